@@ -1,0 +1,161 @@
+"""The typed sections of a run's configuration. Every field says its unit and its range."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+
+
+class Section(BaseModel):
+    """Frozen, strict, and closed: an unknown key is an error, and so is an infinite number."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Which pairs a run reads, and in which order."""
+
+    store: str
+    """Where the feature store is: a path or any fsspec URI (``s3://bucket/prefix``)."""
+    train_split: str = "train"
+    validation_split: str = "valid"
+    sources: tuple[str, ...] = ()
+    """Sentence sources to read; empty means all of them."""
+    max_tokens: Annotated[int, Field(ge=3, le=512)] = 20
+    """Longest sentence, [CLS] and [SEP] included; the rest is cut."""
+    lanes: Count = 8
+    """Parallel cuts of the epoch; ranks must divide lanes, and lanes the global batch."""
+    window_shards: Count = 8
+    """Over how many shards of a lane the sentences of one image are spread."""
+    prefetch_steps: Count = 4
+    """How many steps are read and collated ahead."""
+    reader_threads: Count = 2
+    """Concurrent reads from the store, per rank."""
+
+
+class ModelConfig(Section):
+    """The three encoders; the defaults are the published LXMERT (spec: 9/5/5, BERT-base width)."""
+
+    hidden_size: Count = 768
+    num_heads: Count = 12
+    intermediate_size: Count = 3072
+    num_language_layers: Annotated[int, Field(ge=0)] = 9
+    num_relationship_layers: Annotated[int, Field(ge=0)] = 5
+    num_cross_layers: Count = 5
+    max_positions: Annotated[int, Field(ge=3)] = 512
+    token_types: Count = 2
+    layer_norm_eps: Positive = 1e-12
+    hidden_dropout: Fraction = 0.1
+    attention_dropout: Fraction = 0.1
+    initializer_range: Positive = 0.02
+    trainable_padding_rows: bool = False
+    """Whether row 0 of the embeddings (position of [CLS], token type 0) learns; in the released
+    code it does not."""
+
+    @model_validator(mode="after")
+    def _heads_divide_hidden(self) -> "ModelConfig":
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"num_heads={self.num_heads} must divide hidden_size={self.hidden_size}"
+            )
+        return self
+
+
+class ObjectivesConfig(Section):
+    """The five pretraining tasks; the defaults are the released code (preset ``lxmert``)."""
+
+    mismatch_rate: Fraction = 0.5
+    token_mask_rate: Fraction = 0.15
+    object_mask_rate: Fraction = 0.15
+    replace_fraction: Fraction = 0.8
+    """Share of the masked tokens (objects) that become [MASK] (zeros)."""
+    random_fraction: Fraction = 0.1
+    """Share that become a random token (the feature of another object); the rest stays."""
+    label_scope: Literal["all", "masked"] = "all"
+    """Which objects the two label losses cover: the released code covers all, the paper masked."""
+    weigh_labels_by_score: bool = True
+    feature_loss: Literal["smooth_l1", "l2"] = "smooth_l1"
+    visual_weight: NonNegative = 1 / 0.15
+    masked_lm_weight: NonNegative = 1.0
+    matching_weight: NonNegative = 1.0
+    image_qa_weight: NonNegative = 1.0
+
+    @model_validator(mode="after")
+    def _fractions_fit(self) -> "ObjectivesConfig":
+        if self.replace_fraction + self.random_fraction > 1:
+            raise ValueError("replace_fraction + random_fraction must be at most 1")
+        return self
+
+
+class OptimizerConfig(Section):
+    """Optimiser and learning-rate schedule (linear warm-up, then linear to zero)."""
+
+    name: Literal["bert_adam", "adamw"] = "bert_adam"
+    """``bert_adam``: no bias correction, as released; ``adamw``: torch's fused AdamW."""
+    learning_rate: Positive = 1e-4
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    eps: Positive = 1e-6
+    weight_decay: NonNegative = 0.01
+    warmup_fraction: Fraction = 0.05
+    clip_norm: NonNegative = 1.0
+    """Global gradient norm; 0 switches clipping off."""
+
+
+class TrainConfig(Section):
+    """How long, how much at once, in which precision."""
+
+    epochs: Annotated[int, Field(ge=1)] = 20
+    max_steps: Annotated[int, Field(ge=0)] = 0
+    """Ends the run (and its schedule) early; 0 means all epochs."""
+    global_batch_size: Count = 256
+    """Pairs per optimiser step over all ranks."""
+    micro_batch_size: Count = 256
+    """Pairs per forward of one rank; smaller than the rank's share means accumulation."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
+    log_every: Count = 10
+    """Steps between two lines of metrics."""
+    validate_every: Annotated[int, Field(ge=0)] = 0
+    """Steps between two validations; 0 means at the end of each epoch."""
+    validation_pairs: Annotated[int, Field(ge=0)] = 0
+    """How many pairs a validation reads; 0 means the whole split."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads of torch per rank; 0 leaves torch's choice (or OMP_NUM_THREADS)."""
+
+
+class CheckpointConfig(Section):
+    """When and where the state of a run is kept."""
+
+    uri: str = ""
+    """A path or fsspec URI; empty means ``checkpoints`` in the run's directory."""
+    every: Annotated[int, Field(ge=0)] = 0
+    """Steps between two checkpoints; 0 means at the end of each epoch. The last step is kept."""
+    keep: Count = 2
+    """How many of the newest are kept."""
+
+
+class TrackingConfig(Section):
+    """Where metrics go besides the run's own ``metrics.jsonl``."""
+
+    mlflow: bool = True
+    uri: str = ""
+    """MLflow tracking URI; empty means ``sqlite`` in the directory above the run's."""
+    experiment: str = "lxmert_dist"
+
+
+class ClusterConfig(Section):
+    """Ray Train workers; read by the ``ray`` launcher only."""
+
+    workers: Count = 2
+    cpus_per_worker: Positive = 1.0
+    gpus_per_worker: NonNegative = 0.0
+    storage: str = ""
+    """Shared path or URI for Ray's own state; empty means ``ray`` in the run's directory."""
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    timeout_seconds: Count = 600
+    """Limit of one collective; a rank that stays away longer ends the attempt."""

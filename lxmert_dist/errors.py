@@ -1,0 +1,40 @@
+"""The errors that a user can cause and mend: each message names the thing and says what to do.
+
+``exit_code`` is what a command returns: 2 for wrong usage, 1 for a failure.
+"""
+
+
+class LxmertError(Exception):
+    """Root of the errors that are shown as one or two lines, without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(LxmertError):
+    """A setting is unknown, of the wrong type, out of range, or does not fit another."""
+
+    exit_code = 2
+
+
+class DataError(LxmertError):
+    """An input file of an ingest is missing, unreadable or inconsistent."""
+
+
+class StoreError(LxmertError):
+    """A feature store is missing, unfinished, of another version, or out of reach."""
+
+
+class CorruptObjectError(StoreError):
+    """An object of a store does not match its manifest: length, checksum or absence."""
+
+
+class CheckpointError(LxmertError):
+    """A checkpoint is missing, damaged, or belongs to another model or store."""
+
+
+class NonFiniteLossError(LxmertError):
+    """A loss became NaN or infinite; raised before the optimiser moves."""
+
+
+class ClusterError(LxmertError):
+    """The cluster that was asked for is out of reach or lost a worker for good."""

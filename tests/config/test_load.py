@@ -1,0 +1,130 @@
+"""Settings: strict types, the nearest right key, round trips; every shipped file parses."""
+
+from pathlib import Path
+
+import pytest
+
+from lxmert_dist.config import (
+    FinetuneConfig,
+    PretrainConfig,
+    deepspeed_config,
+    dump_toml,
+    load_config,
+)
+from lxmert_dist.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+MINIMAL = ["name=x", "directory=runs/x", "data.store=data/x"]
+
+
+def load(*overrides: str) -> PretrainConfig:
+    return load_config(PretrainConfig, None, [*MINIMAL, *overrides])
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [(PretrainConfig, f) for f in sorted(ROOT.glob("configs/pretrain/*.toml"))]
+    + [(FinetuneConfig, f) for f in sorted(ROOT.glob("configs/finetune/*.toml"))],
+    ids=lambda value: value.name if isinstance(value, Path) else "",
+)
+def test_shipped_files_parse_and_survive_a_round_trip(kind, file, tmp_path):
+    config = load_config(kind, file)
+    again = tmp_path / "again.toml"
+    again.write_text(dump_toml(config))
+    assert load_config(kind, again) == config
+
+
+@pytest.mark.parametrize("name", ['a "b" \\ c', "\U0001f600", "a\x7fb", "tab\tnew\nline", "ü"])
+def test_any_text_survives_a_round_trip(name, tmp_path):
+    config = load().model_copy(update={"name": name})
+    again = tmp_path / "again.toml"
+    again.write_text(dump_toml(config), "utf-8")
+    assert load_config(PretrainConfig, again) == config
+
+
+def test_overrides_are_typed():
+    config = load(
+        "train.global_batch_size=64",
+        "optimizer.learning_rate=1",
+        'data.sources=["a", "b"]',
+        "name=7 up",
+    )
+    assert config.train.global_batch_size == 64
+    assert config.optimizer.learning_rate == 1.0
+    assert config.data.sources == ("a", "b")
+    assert config.name == "7 up"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.gobal_batch_size=64", "did you mean train.global_batch_size?"),
+        ("global_batch_size=64", "did you mean train.global_batch_size?"),
+        ("trian.epochs=3", "did you mean train.epochs?"),
+        ("zzz=3", "see --print-config"),
+        ("train.epochs=many", "train.epochs: input should be a valid integer, got 'many'"),
+        ("train.epochs=1.5", "train.epochs"),
+        ("train.zero_stage=4", "train.zero_stage: input should be less than or equal to 3, got 4"),
+        ("train.precision=fp8", "'fp32' or 'bf16'"),
+        ("objectives.mismatch_rate=1.5", "objectives.mismatch_rate"),
+        ("train.epochs", "KEY=VALUE"),
+        ("train.epochs=3\nx=4", "train.epochs: input should be a valid integer"),
+        ('train.epochs="3"', "train.epochs: input should be a valid integer, got '3'"),
+        ("train.epochs=true", "train.epochs: input should be a valid integer, got True"),
+        ("optimizer.learning_rate=inf", "optimizer.learning_rate: input should be a finite number"),
+        ("name.first=x", "name is not a section"),
+        ("train=3", "train"),
+        ("data.lanes=7", "data.lanes=7 must divide train.global_batch_size=256"),
+        ("model.num_heads=5", "num_heads=5 must divide hidden_size=768"),
+    ],
+)
+def test_mistakes_are_named(override, message):
+    with pytest.raises(ConfigError) as caught:
+        load(override)
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 2
+
+
+def test_a_missing_setting_or_file_and_broken_toml_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"data"):
+        load_config(PretrainConfig, None, ["name=x", "directory=y"])
+    with pytest.raises(ConfigError, match=r"no configuration file .*nowhere\.toml"):
+        load_config(PretrainConfig, tmp_path / "nowhere.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("name = \n")
+    with pytest.raises(ConfigError, match=r"broken\.toml is not TOML: .*line 1"):
+        load_config(PretrainConfig, broken)
+
+
+def test_a_run_that_is_not_told_where_gets_a_directory_of_its_own():
+    assert load_config(PretrainConfig, None, ["name=x", "data.store=y"]).directory == "runs/x"
+    for init, directory in (("scratch", "runs/x_scratch"), ("runs/y", "runs/x")):
+        settings = ["name=x", "data.store=y", f"init={init}"]
+        assert load_config(FinetuneConfig, None, settings).directory == directory
+
+
+def test_the_fingerprint_follows_what_is_trained_only():
+    plain = load().fingerprint()
+    for same in ("name=y", "directory=z", "train.zero_stage=3", "data.store=s3://b/x"):
+        assert load(same).fingerprint() == plain
+    for other in ("seed=1", "train.epochs=3", "objectives.mismatch_rate=0.4", "data.lanes=4"):
+        assert load(other).fingerprint() != plain
+
+
+def test_deepspeed_is_told_what_the_settings_say():
+    told = deepspeed_config(
+        load("train.micro_batch_size=16", "train.precision=bf16", "train.zero_stage=2"),
+        world_size=4,
+    )
+    assert told["train_micro_batch_size_per_gpu"] == 16
+    assert told["gradient_accumulation_steps"] == 4
+    assert told["zero_optimization"] == {"stage": 2}
+    assert told["bf16"] == {"enabled": True}
+    assert told["gradient_clipping"] == 1.0
+
+
+def test_sizes_that_do_not_divide_are_refused():
+    with pytest.raises(ConfigError, match=r"3 ranks do not divide data\.lanes=8"):
+        deepspeed_config(load(), world_size=3)
+    with pytest.raises(ConfigError, match=r"micro_batch_size=48 does not divide the 128 pairs"):
+        deepspeed_config(load("train.micro_batch_size=48"), world_size=2)
