@@ -1,0 +1,106 @@
+"""Objects of a store, checked against its manifest before anybody sees them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from lxmert_dist.errors import CorruptObjectError
+from lxmert_dist.store import chunks
+from lxmert_dist.store import uri as uris
+from lxmert_dist.store.manifest import ChunkEntry, ObjectEntry
+
+T = TypeVar("T")
+
+
+def read_object(uri: str, entry: ObjectEntry) -> bytes:
+    """The bytes of an object of the store at ``uri``.
+
+    Raises:
+        CorruptObjectError: it is missing, or stays damaged when read anew; names the object.
+        StoreError: the store is out of reach.
+    """
+
+    def read() -> bytes:
+        data = uris.read_once(uris.join(uri, entry.key))
+        _require(type(entry).of(entry.key, data), entry)
+        return data
+
+    return _repeated(uri, entry, read)
+
+
+def read_chunk(
+    uri: str,
+    entry: ChunkEntry,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    patience_s: float | None = None,
+) -> npt.NDArray[Any]:
+    """A chunk of the store at ``uri`` as a read-only array, by one GET and without a copy.
+
+    Args:
+        uri: of the store.
+        entry: which chunk.
+        shape: of the values wanted, from the first on.
+        dtype: little-endian.
+        patience_s: how long to repeat a GET that fails in transit.
+
+    Raises:
+        CorruptObjectError: as :func:`read_object`.
+        StoreError: the store is out of reach.
+    """
+
+    def read() -> npt.NDArray[Any]:
+        return chunks.decode_chunk(uris.read_once(uris.join(uri, entry.key)), entry, shape, dtype)
+
+    return _repeated(uri, entry, read, patience_s)
+
+
+def local_copy(uri: str, entry: ObjectEntry, scratch: Path) -> Path:
+    """A local file with an object's bytes: the object itself, or a copy under ``scratch``.
+
+    Raises:
+        CorruptObjectError: as :func:`read_object`.
+        StoreError: the store is out of reach.
+    """
+    source = uris.join(uri, entry.key)
+    own = uris.local_path(source)
+    path = own or scratch / entry.key
+
+    def fetch() -> Path:
+        if own is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            uris.download(source, path)
+        elif not path.is_file():
+            raise uris.MissingError(f"nothing at {source}")
+        _require(ObjectEntry.of_file(entry.key, path), entry)
+        return path
+
+    return _repeated(uri, entry, fetch)
+
+
+def _require(found: ObjectEntry, entry: ObjectEntry) -> None:
+    if found.num_bytes != entry.num_bytes:
+        raise CorruptObjectError(
+            f"{entry.key} has {found.num_bytes} bytes, the manifest says {entry.num_bytes}"
+        )
+    if found != entry:
+        raise CorruptObjectError(f"{entry.key} is damaged: its checksum does not match")
+
+
+def _repeated(
+    uri: str, entry: ObjectEntry, read: Callable[[], T], patience_s: float | None = None
+) -> T:
+    try:
+        return uris.retry(read, patience_s)
+    except uris.MissingError as error:
+        problem = f"{entry.key} is missing"
+        raise CorruptObjectError(_advice(problem, uri)) from error
+    except CorruptObjectError as error:
+        raise CorruptObjectError(_advice(str(error), uri)) from error
+
+
+def _advice(problem: str, uri: str) -> str:
+    return f"{problem} (store {uris.shown(uri)}); restore it from a copy or prepare the store again"

@@ -1,0 +1,82 @@
+"""Zarr v3 arrays: their metadata as zarr-python spells it, their chunks as bytes.
+
+Chunks are encoded and decoded here, so that one object is one write, one read and no copy; the
+metadata comes from zarr-python, so that any Zarr reader opens the store.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import zarr
+from zarr.codecs import BytesCodec, Crc32cCodec
+from zarr.core.buffer import Buffer
+from zarr.storage import MemoryStore
+
+from lxmert_dist.errors import CorruptObjectError
+from lxmert_dist.store.manifest import CHECKSUM_BYTES, CHUNK_RESIDUE, ChunkEntry
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def encode_chunk(values: Array, length: int | None = None) -> bytes:
+    """Little-endian bytes of ``values``, padded with zeros to ``length`` rows, and a CRC-32C."""
+    data = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
+    if length is not None and length > len(values):
+        data += bytes(len(data) // len(values) * (length - len(values)))
+    return data + int(google_crc32c.value(data)).to_bytes(CHECKSUM_BYTES, "little")
+
+
+def decode_chunk(
+    data: bytes, entry: ChunkEntry, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """View a chunk as an array, without a copy, after checking it against the manifest.
+
+    Args:
+        data: the whole object.
+        entry: what the manifest says of it.
+        shape: of the values; may be fewer rows than the chunk has (the last one is padded).
+        dtype: little-endian.
+
+    Returns:
+        A read-only array over ``data``.
+
+    Raises:
+        CorruptObjectError: another length, or another checksum in the object or the manifest.
+    """
+    if len(data) != entry.num_bytes:
+        raise CorruptObjectError(
+            f"{entry.key} has {len(data)} bytes, the manifest says {entry.num_bytes}"
+        )
+    stored = int.from_bytes(data[-CHECKSUM_BYTES:], "little")
+    if google_crc32c.value(data) != CHUNK_RESIDUE or stored != entry.crc32c:
+        raise CorruptObjectError(f"{entry.key} is damaged: its checksum does not match")
+    return np.frombuffer(data, dtype, count=int(np.prod(shape))).reshape(shape)
+
+
+def group_metadata(attributes: Mapping[str, Any]) -> bytes:
+    """The ``zarr.json`` of a group."""
+    written: dict[str, Buffer] = {}
+    zarr.create_group(MemoryStore(written), attributes=dict(attributes), zarr_format=3)
+    return written["zarr.json"].to_bytes()
+
+
+def array_metadata(
+    shape: tuple[int, ...], chunks: tuple[int, ...], dtype: np.dtype[Any], dimensions: Sequence[str]
+) -> bytes:
+    """The ``zarr.json`` of an array: codecs ``bytes`` (little-endian) and ``crc32c``."""
+    written: dict[str, Buffer] = {}
+    zarr.create_array(
+        MemoryStore(written),
+        shape=shape,
+        chunks=chunks,
+        dtype=dtype,
+        serializer=BytesCodec(endian="little"),
+        compressors=[Crc32cCodec()],
+        fill_value=0,
+        dimension_names=list(dimensions),
+        zarr_format=3,
+        config={"write_empty_chunks": True},
+    )
+    return written["zarr.json"].to_bytes()

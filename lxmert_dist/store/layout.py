@@ -1,0 +1,36 @@
+"""Where things lie in a store and how the arrays are stored; what writer and reader agree on."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+SCHEMA_VERSION = 1
+"""Of layout and manifest together; a reader refuses every other."""
+
+FORMAT = "lxmert_dist feature store"
+"""Stands in the attributes of the root group, the first object that is written."""
+
+POINTER_KEY = "manifest.json"
+ROOT_KEY = "zarr.json"
+FEATURES = "roi_features"
+SENTENCES = "sentences.arrow"
+IMAGE_IDS = "image_ids.arrow"
+TOKENIZER = "tokenizer"
+VOCABULARIES = "vocabularies"
+MANIFESTS = "manifests"
+
+SMALL_ARRAYS: Mapping[str, tuple[np.dtype[Any], tuple[str, ...]]] = {
+    "boxes": (np.dtype("<f4"), ("image", "object", "x1_y1_x2_y2")),
+    "object_ids": (np.dtype("<i2"), ("image", "object")),
+    "object_scores": (np.dtype("<f2"), ("image", "object")),
+    "attribute_ids": (np.dtype("<i2"), ("image", "object")),
+    "attribute_scores": (np.dtype("<f2"), ("image", "object")),
+    "sizes": (np.dtype("<i4"), ("image", "height_width")),
+}
+"""The arrays that are one object each: how they are stored and what their dimensions are."""
+
+
+def manifest_key(digest: str) -> str:
+    """Where the manifest of a digest lies."""
+    return f"{MANIFESTS}/{digest}.json"

@@ -1,0 +1,159 @@
+"""Open a store: follow the pointer to the manifest and trust nothing that it does not vouch for."""
+
+import json
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+from lxmert_dist.errors import CorruptObjectError, StoreError
+from lxmert_dist.schema import DataSpec
+from lxmert_dist.store import uri as uris
+from lxmert_dist.store.access import local_copy, read_object
+from lxmert_dist.store.layout import POINTER_KEY, manifest_key
+from lxmert_dist.store.manifest import (
+    Manifest,
+    VocabularyEntry,
+    is_store_root,
+    parse_manifest,
+    parse_pointer,
+)
+from lxmert_dist.store.split import Split
+
+
+class Store:
+    """An open store. Copies of remote files live in a temporary directory until it is collected.
+
+    Attributes:
+        uri: where it is.
+        digest: of its manifest, 64 hex digits; names exactly these data.
+        manifest: everything that is in it.
+        spec: the sizes that a model takes from it.
+        object_classes: names of the detector's object classes, by id.
+        attribute_classes: names of its attribute classes, by id.
+        answers: the answer table, by id.
+    """
+
+    def __init__(self, uri: str, digest: str, manifest: Manifest) -> None:
+        """Read the vocabularies; :func:`open_store` finds the manifest.
+
+        Raises:
+            StoreError: a vocabulary is missing, damaged or out of reach.
+        """
+        self.uri = uri
+        self.digest = digest
+        self.manifest = manifest
+        self.object_classes = _vocabulary(uri, manifest.objects)
+        self.attribute_classes = _vocabulary(uri, manifest.attributes)
+        self.answers = _vocabulary(uri, manifest.answers)
+        self.spec = DataSpec(
+            vocab_size=manifest.tokenizer.vocab_size,
+            pad_id=manifest.tokenizer.pad_id,
+            cls_id=manifest.tokenizer.cls_id,
+            sep_id=manifest.tokenizer.sep_id,
+            mask_id=manifest.tokenizer.mask_id,
+            num_objects=manifest.num_objects,
+            feature_dim=manifest.feature_dim,
+            num_object_classes=manifest.objects.size,
+            num_attribute_classes=manifest.attributes.size,
+            num_answers=manifest.answers.size,
+        )
+        self._scratch = Path(tempfile.mkdtemp(prefix="lxmert_dist_"))
+        weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
+        self._splits: dict[str, Split] = {}
+        self._lock = threading.Lock()
+
+    def split(self, name: str) -> Split:
+        """A split, read when it is first asked for.
+
+        Raises:
+            StoreError: there is none of that name, or it is damaged or out of reach.
+        """
+        if name not in self.manifest.splits:
+            raise StoreError(
+                f"{uris.shown(self.uri)} has no split {name!r}; "
+                f"there is {', '.join(self.manifest.splits)}"
+            )
+        with self._lock:
+            if name not in self._splits:
+                self._splits[name] = Split(self.uri, name, self.manifest, self._scratch)
+            return self._splits[name]
+
+    def tokenizer_dir(self) -> Path:
+        """A local directory with the tokenizer's files, valid as long as this store.
+
+        Raises:
+            StoreError: a file is missing, damaged or out of reach.
+        """
+        paths = [
+            local_copy(self.uri, file, self._scratch) for file in self.manifest.tokenizer.files
+        ]
+        return paths[0].parent
+
+
+def open_store(uri: str) -> Store:
+    """Open the finished store at a path or fsspec URI.
+
+    Raises:
+        StoreError: there is no store, it is half-written, of another schema version, its manifest
+            was changed, or it is out of reach.
+    """
+    try:
+        pointer = uris.read_bytes(uris.join(uri, POINTER_KEY))
+    except uris.MissingError as error:
+        raise StoreError(_what_is_there(uri)) from error
+    digest = parse_pointer(pointer, uris.join(uri, POINTER_KEY))
+    location = uris.join(uri, manifest_key(digest))
+    try:
+        manifest = uris.retry(lambda: parse_manifest(uris.read_once(location), digest, location))
+    except uris.MissingError as error:
+        raise CorruptObjectError(
+            f"{manifest_key(digest)} is missing from the store at {uris.shown(uri)}; "
+            "prepare it again"
+        ) from error
+    return Store(uri, digest, manifest)
+
+
+def has_store(uri: str) -> bool:
+    """Whether there is a finished store at ``uri``; a half-written one does not count.
+
+    Raises:
+        StoreError: the place is out of reach.
+    """
+    return uris.exists(uris.join(uri, POINTER_KEY))
+
+
+def verify(store: Store) -> Iterator[tuple[str, str]]:
+    """Read every object of a store and compare it with the manifest.
+
+    Yields:
+        The key and the problem of each object that is missing or not as it was written.
+
+    Raises:
+        StoreError: the store is out of reach.
+    """
+    for entry in store.manifest.all_objects():
+        try:
+            read_object(store.uri, entry)
+        except CorruptObjectError as error:
+            yield entry.key, str(error)
+
+
+def _what_is_there(uri: str) -> str:
+    """Why a place without a pointer is no store that can be opened."""
+    place = uris.shown(uri)
+    if is_store_root(uri):
+        return f"the store at {place} is half-written: its preparation did not finish; run it again"
+    if not uris.is_empty(uri):
+        return f"{place} holds something, but no feature store; check data.store"
+    return (
+        f"there is no feature store at {place}; prepare one there "
+        f"(launch/prepare.py easy-vqa --out {place}) or check data.store"
+    )
+
+
+def _vocabulary(uri: str, entry: VocabularyEntry) -> list[str]:
+    words: list[str] = json.loads(read_object(uri, entry.file))
+    return words

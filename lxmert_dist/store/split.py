@@ -1,0 +1,108 @@
+"""One split of an open store: small arrays in memory, features a shard at a time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float, Float16, Float32, Int16, Int32, Int64
+
+from lxmert_dist.errors import CorruptObjectError
+from lxmert_dist.store.access import local_copy, read_chunk, read_object
+from lxmert_dist.store.layout import SMALL_ARRAYS
+from lxmert_dist.store.manifest import Manifest
+from lxmert_dist.store.sentences import SentenceTable
+from lxmert_dist.store.uri import shown
+
+READ_PATIENCE_S = 60.0
+"""How long a shard is asked for, in the middle of a run, before the run stops."""
+
+
+class Split:
+    """N images in row order and P pairs, sorted by image row. Safe to use from threads.
+
+    Attributes:
+        name: of the split.
+        num_images: N.
+        num_pairs: P.
+        num_objects: O.
+        feature_dim: F.
+        num_shards: objects that hold the features.
+        images_per_shard: images in each of them but the last.
+        dtype: of the features, ``float16`` or ``float32``.
+        boxes: x1, y1, x2, y2 over the image size, in [0, 1] up to 1e-5.
+        object_ids: class indices, as stored: cast before computing with them.
+        object_scores: in [0, 1].
+        attribute_ids: as ``object_ids``.
+        attribute_scores: in [0, 1].
+        sizes: height and width in pixels.
+        image_ids: the ingest's name of every row.
+        image_offsets: the pairs of image row i are ``image_offsets[i]:image_offsets[i + 1]``.
+        sentences: the sentence table; its rows are the pairs.
+    """
+
+    boxes: Float32[np.ndarray, "N O 4"]
+    object_ids: Int16[np.ndarray, "N O"]
+    object_scores: Float16[np.ndarray, "N O"]
+    attribute_ids: Int16[np.ndarray, "N O"]
+    attribute_scores: Float16[np.ndarray, "N O"]
+    sizes: Int32[np.ndarray, "N 2"]
+    image_ids: Sequence[str]
+    image_offsets: Int64[np.ndarray, " N+1"]
+    sentences: SentenceTable
+
+    def __init__(self, uri: str, name: str, manifest: Manifest, scratch: Path) -> None:
+        """Read and check everything but the features.
+
+        Args:
+            uri: of the store.
+            name: of the split, one of ``manifest.splits``.
+            manifest: of the store.
+            scratch: local directory for a copy of the sentences, if the store is elsewhere.
+
+        Raises:
+            CorruptObjectError: an object is missing or damaged; names it.
+            StoreError: the store is out of reach.
+        """
+        entry = manifest.splits[name]
+        self.name = name
+        self.num_images = entry.num_images
+        self.num_pairs = entry.num_pairs
+        self.num_objects = manifest.num_objects
+        self.feature_dim = manifest.feature_dim
+        self.num_shards = len(entry.shards)
+        self.images_per_shard = manifest.images_per_shard
+        self.dtype = np.dtype(manifest.feature_dtype).newbyteorder("<")
+        self._uri = uri
+        self._shards = entry.shards
+        inner = {"boxes": (self.num_objects, 4), "sizes": (2,)}
+        for array, (dtype, _) in SMALL_ARRAYS.items():
+            shape = (self.num_images, *inner.get(array, (self.num_objects,)))
+            setattr(self, array, read_chunk(uri, entry.arrays[array], shape, dtype))
+        ids = pa.ipc.open_file(pa.BufferReader(read_object(uri, entry.image_ids))).read_all()
+        self.image_ids = ids["image_id"].to_pylist()
+        self.sentences = SentenceTable(local_copy(uri, entry.sentences, scratch))
+        if self.sentences.num_pairs != self.num_pairs or len(self.image_ids) != self.num_images:
+            raise CorruptObjectError(
+                f"{shown(uri)}: split {name!r} has other sizes than its manifest"
+            )
+        pairs = np.bincount(self.sentences.image_rows, minlength=self.num_images)
+        self.image_offsets = np.concatenate([[0], np.cumsum(pairs)])
+
+    def read_shard(self, shard: int) -> Float[np.ndarray, "n O F"]:
+        """The features of images ``shard * images_per_shard`` and on, by one GET.
+
+        Args:
+            shard: in [0, num_shards).
+
+        Returns:
+            A read-only view of the object's bytes, in the store's dtype; the last shard may have
+            fewer than ``images_per_shard`` images.
+
+        Raises:
+            CorruptObjectError: the object is missing, or stays damaged when read anew.
+            StoreError: access is denied, or nothing came within :data:`READ_PATIENCE_S`.
+        """
+        entry = self._shards[shard]
+        shape = (entry.num_images, self.num_objects, self.feature_dim)
+        return read_chunk(self._uri, entry.chunk, shape, self.dtype, READ_PATIENCE_S)

@@ -1,0 +1,207 @@
+"""RoI records and sentences -> a store: data first, manifest next, pointer last."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lxmert_dist.errors import DataError, StoreError
+from lxmert_dist.store import chunks
+from lxmert_dist.store import uri as uris
+from lxmert_dist.store.layout import (
+    FORMAT,
+    MANIFESTS,
+    POINTER_KEY,
+    ROOT_KEY,
+    SCHEMA_VERSION,
+    TOKENIZER,
+    VOCABULARIES,
+    manifest_key,
+)
+from lxmert_dist.store.manifest import (
+    Manifest,
+    ObjectEntry,
+    SplitEntry,
+    TokenizerEntry,
+    VocabularyEntry,
+    canonical_json,
+    encode,
+    is_store_root,
+)
+from lxmert_dist.store.split_writer import SplitWriter, StoreSizes
+from lxmert_dist.store.tokenizer import describe_tokenizer, tokenizer_files
+
+MAX_IDS = 1 << 15
+"""Class and answer ids are stored as int16."""
+
+FEATURE_DTYPES = ("float16", "float32")
+_SPLIT_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_RESERVED = (MANIFESTS, TOKENIZER, VOCABULARIES)
+
+
+class StoreWriter:
+    """Writes one store. What it wrote before :meth:`finish` is a half-written store."""
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        num_objects: int,
+        feature_dim: int,
+        object_classes: Sequence[str],
+        attribute_classes: Sequence[str],
+        answers: Sequence[str],
+        tokenizer_dir: Path,
+        extractor: str,
+        images_per_shard: int = 64,
+        feature_dtype: str = "float16",
+        info: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Claim ``uri``, and write what does not depend on the images.
+
+        Args:
+            uri: where the store will be; a half-written store there is replaced.
+            num_objects: O, boxes of every image.
+            feature_dim: F, width of a feature.
+            object_classes: names of the detector's object classes, at most 32,768.
+            attribute_classes: names of its attribute classes, at most 32,768.
+            answers: the answer table, at most 32,768, each one once.
+            tokenizer_dir: the tokenizer that made the token ids; its files are copied.
+            extractor: name of the detector, with weights and selection rule.
+            images_per_shard: images in one object of features.
+            feature_dtype: ``float16`` or ``float32``.
+            info: whatever the ingest wants to be remembered; JSON values.
+            overwrite: replace a finished store.
+
+        Raises:
+            StoreError: there is a finished store and ``overwrite`` is not set, or something that
+                is no store, or the place cannot be written.
+            DataError: a size, a table or the tokenizer does not fit a store.
+        """
+        if feature_dtype not in FEATURE_DTYPES:
+            raise DataError(f"feature_dtype {feature_dtype!r} is not one of {FEATURE_DTYPES}")
+        if min(num_objects, feature_dim, images_per_shard) < 1:
+            raise DataError("num_objects, feature_dim and images_per_shard must be at least 1")
+        vocabularies = {
+            "objects": list(object_classes),
+            "attributes": list(attribute_classes),
+            "answers": list(answers),
+        }
+        _check_vocabularies(vocabularies)
+        self.uri = uri
+        self._tokenizer = describe_tokenizer(tokenizer_dir)
+        self._sizes = StoreSizes(
+            num_objects=num_objects,
+            feature_dim=feature_dim,
+            feature_dtype=np.dtype(feature_dtype).newbyteorder("<"),
+            images_per_shard=images_per_shard,
+            num_object_classes=len(object_classes),
+            num_attribute_classes=len(attribute_classes),
+            vocab_size=self._tokenizer["vocab_size"],
+            answer_ids={answer: i for i, answer in enumerate(answers)},
+        )
+        self._extractor = extractor
+        self._info = json.loads(canonical_json(dict(info or {})))
+        self._splits: dict[str, SplitWriter] = {}
+        _claim(uri, overwrite)
+        self._root = self._put(
+            ROOT_KEY, chunks.group_metadata({"format": FORMAT, "schema_version": SCHEMA_VERSION})
+        )
+        self._vocabularies = {
+            name: VocabularyEntry(
+                size=len(words),
+                file=self._put(f"{VOCABULARIES}/{name}.json", canonical_json(words)),
+            )
+            for name, words in vocabularies.items()
+        }
+        self._tokenizer_files = tuple(
+            self._put(f"{TOKENIZER}/{name}", data)
+            for name, data in tokenizer_files(tokenizer_dir).items()
+        )
+
+    def split(self, name: str) -> SplitWriter:
+        """Begin a split; append its images, then close it with its sentences.
+
+        Raises:
+            DataError: the name is taken, or is not lower-case letters, digits and underscores.
+        """
+        if not _SPLIT_NAME.fullmatch(name) or name in _RESERVED:
+            raise DataError(f"{name!r} cannot name a split: use letters, digits and underscores")
+        if name in self._splits:
+            raise DataError(f"there is a split {name!r} already")
+        self._splits[name] = SplitWriter(self.uri, name, self._sizes)
+        return self._splits[name]
+
+    def finish(self) -> str:
+        """Write the manifest, then the pointer to it.
+
+        Returns:
+            The manifest's digest, 64 hex digits.
+
+        Raises:
+            DataError: there are no splits, or one is not closed.
+            StoreError: the place cannot be written.
+        """
+        if not self._splits:
+            raise DataError(f"{uris.shown(self.uri)}: a store needs at least one split")
+        splits: dict[str, SplitEntry] = {}
+        for name, split in sorted(self._splits.items()):
+            if split.entry is None:
+                raise DataError(f"{uris.shown(self.uri)}: split {name!r} was not closed")
+            splits[name] = split.entry
+        sizes = self._sizes
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            num_objects=sizes.num_objects,
+            feature_dim=sizes.feature_dim,
+            feature_dtype=sizes.feature_dtype.name,
+            images_per_shard=sizes.images_per_shard,
+            extractor=self._extractor,
+            info=self._info,
+            tokenizer=TokenizerEntry(**self._tokenizer, files=self._tokenizer_files),
+            objects=self._vocabularies["objects"],
+            attributes=self._vocabularies["attributes"],
+            answers=self._vocabularies["answers"],
+            splits=splits,
+            root=self._root,
+        )
+        data, digest = encode(manifest)
+        uris.write_bytes(uris.join(self.uri, manifest_key(digest)), data)
+        pointer = canonical_json({"schema_version": SCHEMA_VERSION, "digest": digest})
+        uris.write_bytes(uris.join(self.uri, POINTER_KEY), pointer)
+        return digest
+
+    def _put(self, key: str, data: bytes) -> ObjectEntry:
+        uris.write_bytes(uris.join(self.uri, key), data)
+        return ObjectEntry.of(key, data)
+
+
+def _check_vocabularies(vocabularies: Mapping[str, Sequence[str]]) -> None:
+    for name, words in vocabularies.items():
+        if len(words) > MAX_IDS:
+            raise DataError(f"{len(words)} {name}, but a store holds at most {MAX_IDS}")
+    answers = vocabularies["answers"]
+    if len(set(answers)) != len(answers):
+        twice = next(answer for answer in answers if answers.count(answer) > 1)
+        raise DataError(f"the answer table has {twice!r} more than once")
+
+
+def _claim(uri: str, overwrite: bool) -> None:
+    """Make ``uri`` an empty place, but never delete what is not a store."""
+    names = uris.list_dir(uri)
+    if POINTER_KEY in names and not overwrite:
+        raise StoreError(
+            f"there is a finished store at {uris.shown(uri)}; choose another place or overwrite it"
+        )
+    if not (is_store_root(uri) or uris.is_empty(uri)):
+        raise StoreError(
+            f"{uris.shown(uri)} holds something that is not a store; choose an empty place"
+        )
+    # the pointer goes first and the root last: a store is never seen half-deleted but finished
+    doomed = sorted(set(names) - {POINTER_KEY, ROOT_KEY})
+    for name in [POINTER_KEY] * (POINTER_KEY in names) + doomed:
+        uris.delete_tree(uris.join(uri, name))

@@ -1,0 +1,39 @@
+"""Fixtures that several rooms share."""
+
+from collections.abc import Iterator
+
+import pytest
+from s3fs import S3FileSystem
+
+from s3_server import S3Server, ServerUnavailableError, serve_s3
+from tiny_store import make_tiny_store
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of a finished store of 200 images; nobody may write to it."""
+    uri = str(tmp_path_factory.mktemp("tiny_store") / "store")
+    make_tiny_store(uri)
+    return uri
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """The server itself; most tests want ``s3``."""
+    try:
+        with serve_s3(tmp_path_factory.mktemp("s3")) as server:
+            yield server
+    except ServerUnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """A running S3 server, with the environment that leads clients to it."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    S3FileSystem.clear_instance_cache()
+    yield s3_server
+    S3FileSystem.clear_instance_cache()
