@@ -1,0 +1,106 @@
+"""Which word pieces and objects are hidden, and behind what (paper, sections 3.1.1 and 3.1.2).
+
+Every draw is keyed by (seed, epoch, pair id, position), so it depends neither on the batch nor on
+the padding. Shapes: B pairs, T tokens, O objects, F feature width, M swapped objects.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+
+from lxmert_dist.config.sections import ObjectivesConfig
+from lxmert_dist.keyed import Purpose, integers, uniform
+from lxmert_dist.schema import IGNORED, DataSpec, PairBatch
+
+
+class MaskedTokens(NamedTuple):
+    """``labels`` are the original ids at the chosen positions, ``IGNORED`` elsewhere."""
+
+    token_ids: Int64[np.ndarray, "B T"]
+    labels: Int64[np.ndarray, "B T"]
+
+
+class MaskedObjects(NamedTuple):
+    """``chosen`` is True where the feature was zeroed, swapped or kept as a target."""
+
+    roi_features: Float[np.ndarray, "B O F"]
+    chosen: Bool[np.ndarray, "B O"]
+
+
+def mask_tokens(
+    token_ids: Int64[np.ndarray, "B T"],
+    lengths: Int64[np.ndarray, " B"],
+    pair_ids: Int64[np.ndarray, " B"],
+    spec: DataSpec,
+    objectives: ObjectivesConfig,
+    *,
+    seed: int,
+    epoch: int,
+) -> MaskedTokens:
+    """Hide word pieces: [MASK], a random piece of the whole vocabulary, or nothing.
+
+    Args:
+        token_ids: [CLS] first, [SEP] last, then padding.
+        lengths: real tokens of each row, both special ones included.
+        pair_ids: of the pairs, whichever sentence they were given.
+        spec: gives ``mask_id`` and ``vocab_size``.
+        objectives: gives the rates.
+        seed: of the run.
+        epoch: that keys the draws.
+    """
+    positions = np.arange(token_ids.shape[1])  # (T,)
+    inner = (positions > 0) & (positions < lengths[:, None] - 1)  # (B, T)
+    ids = pair_ids[:, None]
+    chosen = inner & (
+        uniform(seed, epoch, ids, Purpose.TOKEN_MASK, positions) < objectives.token_mask_rate
+    )
+    fate = uniform(seed, epoch, ids, Purpose.TOKEN_REPLACEMENT, positions)
+    replaced, randomised = _split(chosen, fate, objectives)
+    drawn = integers(
+        seed, epoch, ids, Purpose.TOKEN_RANDOM, positions, below=spec.vocab_size
+    )  # (B, T)
+    hidden = np.where(replaced, spec.mask_id, np.where(randomised, drawn, token_ids))
+    return MaskedTokens(hidden, np.where(chosen, token_ids, IGNORED))
+
+
+def mask_objects(
+    batch: PairBatch, objectives: ObjectivesConfig, *, seed: int, epoch: int
+) -> MaskedObjects:
+    """Hide features: zeros, the feature of a donor, or nothing. Boxes stay.
+
+    The donor's image is uniform over the pair's donor pool, its object uniform over the image;
+    the pair's own image may be drawn, as in the released code.
+    """
+    num_objects = batch.roi_features.shape[1]
+    objects = np.arange(num_objects)  # (O,)
+    ids = batch.pair_ids[:, None]
+    chosen = (
+        uniform(seed, epoch, ids, Purpose.OBJECT_MASK, objects) < objectives.object_mask_rate
+    )  # (B, O)
+    fate = uniform(seed, epoch, ids, Purpose.OBJECT_REPLACEMENT, objects)
+    replaced, swapped = _split(chosen, fate, objectives)
+    features = batch.roi_features.copy()
+    features[replaced] = 0
+    for number in np.unique(batch.pool_ids):
+        pool = batch.donors[number]
+        rows, columns = np.nonzero(swapped & (batch.pool_ids == number)[:, None])  # (M,) each
+        if not rows.size:
+            continue
+        key = (seed, epoch, batch.pair_ids[rows])
+        features[rows, columns] = pool.gather(
+            integers(*key, Purpose.DONOR_IMAGE, columns, below=pool.num_images),
+            integers(*key, Purpose.DONOR_OBJECT, columns, below=num_objects),
+        )
+    return MaskedObjects(features, chosen)
+
+
+def _split(
+    chosen: Bool[np.ndarray, "B L"],
+    fate: Float[np.ndarray, "B L"],
+    objectives: ObjectivesConfig,
+) -> tuple[Bool[np.ndarray, "B L"], Bool[np.ndarray, "B L"]]:
+    """The chosen that are replaced, and those that get a random stand-in."""
+    replaced = chosen & (fate < objectives.replace_fraction)
+    either = chosen & (fate < objectives.replace_fraction + objectives.random_fraction)
+    return replaced, either & ~replaced
