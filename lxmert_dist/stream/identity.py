@@ -1,0 +1,29 @@
+"""A hash over what a step trained on, the same for any number of ranks and micro-batches."""
+
+import numpy as np
+
+from lxmert_dist import keyed
+from lxmert_dist.keyed import U64, Ints, Purpose
+from lxmert_dist.schema import MicroBatch, PretrainTargets
+
+
+def identity(batch: MicroBatch) -> int:
+    """Sum (mod 2^64) over pairs of a hash of the pair, its final tokens and its masked objects.
+
+    A sum does not depend on the order of the pairs, nor on how they are cut over ranks; padding
+    does not count. Two runs with equal identities at each step saw the same pairs with the same
+    negatives and masks.
+    """
+    tokens = np.where(batch.inputs.attention_mask.numpy(), batch.inputs.token_ids.numpy(), 0)
+    rows = _row_hash(tokens)
+    if isinstance(batch.targets, PretrainTargets):
+        rows = rows + _row_hash(batch.targets.masked_objects.numpy().astype(np.int64) << 32)
+    pairs = keyed.bits(0, 0, batch.pair_ids.numpy(), Purpose.IDENTITY)
+    return int(keyed.bits(0, 0, pairs ^ rows, Purpose.IDENTITY).sum(dtype=np.uint64))
+
+
+def _row_hash(values: Ints) -> U64:
+    """Hash of each row's non-zero values and their places."""
+    hashed = keyed.bits(0, 0, values, Purpose.IDENTITY, np.arange(values.shape[1]))
+    rows: U64 = np.where(values != 0, hashed, np.uint64(0)).sum(axis=1, dtype=np.uint64)
+    return rows

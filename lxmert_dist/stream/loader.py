@@ -1,0 +1,270 @@
+"""Carries a plan out: reads shards ahead, gathers pairs, collates, and hands out steps."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+
+from lxmert_dist.errors import ConfigError
+from lxmert_dist.schema import Collate, PairBatch, StepBatch
+from lxmert_dist.store import Split
+from lxmert_dist.stream.identity import identity
+from lxmert_dist.stream.plan import PairIndex, PlanSettings, lanes_of_rank, plan_epoch
+from lxmert_dist.stream.window import ShardWindow, WindowPool
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Which part of every step a loader delivers."""
+
+    rank: int = 0
+    world_size: int = 1
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run is in its data: the next step to visit."""
+
+    epoch: int = 0
+    step: int = 0
+    """Within the epoch."""
+
+
+@dataclass(frozen=True)
+class LoaderSettings:
+    """How much is read and kept ahead."""
+
+    micro_batch_size: int
+    prefetch_steps: int = 4
+    reader_threads: int = 2
+
+
+class Steps(Protocol):
+    """What produces a loader's steps in its background thread."""
+
+    def __call__(self, window: ShardWindow) -> Iterator[StepBatch]:
+        """Yield the steps in order, reading through ``window``."""
+        ...
+
+
+def index_pairs(split: Split, sources: tuple[str, ...]) -> PairIndex:
+    """The pairs of a split whose source is wanted (all, if none is named).
+
+    Raises:
+        ConfigError: the split has no such source.
+    """
+    table = split.sentences
+    unknown = sorted(set(sources) - set(table.sources))
+    if unknown:
+        raise ConfigError(
+            f"data.sources names {', '.join(unknown)}, but the store has {', '.join(table.sources)}"
+        )
+    wanted = [number for number, name in enumerate(table.sources) if not sources or name in sources]
+    pair_ids = np.flatnonzero(np.isin(table.source_ids, wanted))
+    rows = np.asarray(table.image_rows)[pair_ids].astype(np.int64)
+    return PairIndex(pair_ids, rows, split.images_per_shard)
+
+
+class Loader:
+    """Iterates over :class:`StepBatch`; reading and collating run ahead in threads of this process.
+
+    Use it as a context manager: leaving it ends every thread, also after an error. An error of a
+    reader or of the collation is raised in the loop, at the step that needed it.
+    """
+
+    def __init__(self, split: Split, steps: Steps, settings: LoaderSettings) -> None:
+        """Prepare to carry out ``steps`` on ``split``; nothing is read before ``__enter__``."""
+        self._window = ShardWindow(split, settings.reader_threads)
+        self._steps = steps
+        self._ready: queue.Queue[StepBatch | BaseException | None] = queue.Queue(
+            settings.prefetch_steps
+        )
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._produce, name="loader", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopped.set()
+        while self._thread.is_alive():
+            self._drain()
+            self._thread.join(timeout=0.05)
+        self._window.close()
+
+    def __iter__(self) -> Iterator[StepBatch]:
+        while True:
+            started = time.perf_counter()
+            item = self._ready.get()
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield replace(item, wait_seconds=time.perf_counter() - started)
+
+    def _produce(self) -> None:
+        try:
+            for step in self._steps(self._window):
+                self._put(step)
+                if self._stopped.is_set():
+                    return
+            self._put(None)
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: StepBatch | BaseException | None) -> None:
+        while not self._stopped.is_set():
+            with suppress(queue.Full):
+                self._ready.put(item, timeout=0.1)
+                return
+
+    def _drain(self) -> None:
+        with suppress(queue.Empty):
+            while True:
+                self._ready.get_nowait()
+
+
+@dataclass(frozen=True)
+class TrainingSteps:
+    """The steps of a rank from a position on, epoch after epoch, until ``epochs`` are done."""
+
+    split: Split
+    index: PairIndex
+    plan: PlanSettings
+    settings: LoaderSettings
+    collate: Collate
+    seed: int
+    epochs: int
+    rank: Rank = Rank()
+    start: Position = Position()
+
+    def __call__(self, window: ShardWindow) -> Iterator[StepBatch]:
+        """Yield the steps in order, reading through ``window``."""
+        for epoch in range(self.start.epoch, self.epochs):
+            first = self.start.step if epoch == self.start.epoch else 0
+            yield from self._epoch(window, epoch, first)
+
+    def _epoch(self, window: ShardWindow, epoch: int, first: int) -> Iterator[StepBatch]:
+        numbers = lanes_of_rank(self.plan.lanes, self.rank.rank, self.rank.world_size)
+        lanes = plan_epoch(self.index, self.plan, seed=self.seed, epoch=epoch, lanes=numbers)
+        ahead = self.settings.prefetch_steps
+        for step in range(first, self.plan.steps_per_epoch(len(self.index))):
+            for number, lane in zip(numbers, lanes, strict=True):
+                if step == first:
+                    soon = (lane.first_step <= step + ahead) & (lane.last_step >= step)
+                else:
+                    soon = lane.first_step == step + ahead
+                window.hold(number, lane.shards[soon])
+            pools = [WindowPool(window, lane.live(step)) for lane in lanes]
+            pair_ids = np.concatenate([lane.pair_ids[step] for lane in lanes])
+            image_rows = np.concatenate([lane.image_rows[step] for lane in lanes])
+            pool_ids = np.repeat(np.arange(len(lanes)), self.plan.pairs_per_lane_step)
+            pairs = gather(self.split, window, (epoch, step), pair_ids, image_rows)
+            pairs = replace(pairs, pool_ids=pool_ids, donors=pools)
+            yield collate_step(pairs, self.settings.micro_batch_size, self.collate)
+            for number, lane in zip(numbers, lanes, strict=True):
+                window.release(number, lane.shards[lane.last_step == step])
+
+
+@dataclass(frozen=True)
+class EvaluationSteps:
+    """Every pair once, in the store's order, one micro-batch a step; nothing is left out.
+
+    Donor objects come from a pair's own shard, so that fixed draws give fixed inputs whatever the
+    batch and the number of ranks. All ranks make the same number of steps; where a rank has no
+    pair left it repeats its last one and ``counted`` is told so.
+    """
+
+    split: Split
+    index: PairIndex
+    batch_size: int
+    collate: Collate
+    rank: Rank = Rank()
+
+    def __call__(self, window: ShardWindow) -> Iterator[StepBatch]:
+        """Yield the steps in order, reading through ``window``."""
+        cuts = self._cuts()
+        shards_of = self.index.shards
+        for step, positions in enumerate(cuts):
+            for reader, soon in enumerate(cuts[step : step + 2], start=step):
+                window.hold(reader, np.unique(shards_of[soon]))
+            pair_ids, rows = self.index.pair_ids[positions], self.index.image_rows[positions]
+            shards, pool_ids = np.unique(shards_of[positions], return_inverse=True)
+            pools = [WindowPool(window, shards[k : k + 1]) for k in range(len(shards))]
+            pairs = gather(self.split, window, (0, step), pair_ids, rows)
+            pairs = replace(pairs, pool_ids=pool_ids, donors=pools)
+            batch = collate_step(pairs, len(pair_ids), self.collate)
+            yield replace(batch, counted=step < self._own_steps())
+            window.release(step, shards)
+
+    def _share(self) -> tuple[int, int]:
+        world, total = self.rank.world_size, len(self.index)
+        return total * self.rank.rank // world, total * (self.rank.rank + 1) // world
+
+    def _own_steps(self) -> int:
+        begin, end = self._share()
+        return -(-(end - begin) // self.batch_size)
+
+    def _cuts(self) -> list[np.ndarray]:
+        """Positions in the index, step by step; as many steps as the largest share needs."""
+        begin, end = self._share()
+        largest = -(-len(self.index) // self.rank.world_size)
+        firsts = range(begin, begin + largest, self.batch_size)
+        return [
+            np.arange(first, min(first + self.batch_size, end))
+            if first < end
+            else np.array([max(end - 1, 0)])
+            for first in firsts
+        ]
+
+
+def limit_pairs(index: PairIndex, limit: int, choose: Callable[[int], np.ndarray]) -> PairIndex:
+    """At most ``limit`` pairs of an index, those first in the permutation ``choose(n)``."""
+    if not limit or limit >= len(index):
+        return index
+    kept = np.sort(choose(len(index))[:limit])
+    return replace(index, pair_ids=index.pair_ids[kept], image_rows=index.image_rows[kept])
+
+
+def gather(
+    split: Split,
+    window: ShardWindow,
+    place: tuple[int, int],
+    pair_ids: np.ndarray,
+    image_rows: np.ndarray,
+) -> PairBatch:
+    """The pairs of a step with everything of their images; ``place`` is (epoch, step)."""
+    return PairBatch(
+        epoch=place[0],
+        step=place[1],
+        pair_ids=pair_ids,
+        image_rows=image_rows,
+        roi_features=window.gather(image_rows),
+        boxes=split.boxes[image_rows],
+        object_ids=split.object_ids[image_rows].astype(np.int64),
+        object_scores=split.object_scores[image_rows].astype(np.float32),
+        attribute_ids=split.attribute_ids[image_rows].astype(np.int64),
+        attribute_scores=split.attribute_scores[image_rows].astype(np.float32),
+        pool_ids=np.zeros(len(pair_ids), np.int64),
+        donors=(),
+    )
+
+
+def collate_step(pairs: PairBatch, micro_batch_size: int, collate: Collate) -> StepBatch:
+    """Cut a rank's pairs into micro-batches and collate each."""
+    starts = range(0, len(pairs.pair_ids), micro_batch_size)
+    batches = [collate(pairs.select(slice(k, k + micro_batch_size))) for k in starts]
+    total = sum(identity(batch) for batch in batches) % 2**64
+    return StepBatch(pairs.epoch, pairs.step, batches, identity=total)
