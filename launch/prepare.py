@@ -1,0 +1,6 @@
+"""Build a feature store: ``uv run launch/prepare.py easy-vqa --out URI``; ``--help`` tells more."""
+
+from lxmert_dist.cli.prepare import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

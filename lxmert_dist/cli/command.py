@@ -1,0 +1,53 @@
+"""What every command shares: its frame, its exit codes, and how it shows errors."""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from lxmert_dist.errors import LxmertError
+
+
+def frame(description: str, epilog: str = "") -> argparse.ArgumentParser:
+    """An argument parser with the options that all commands have.
+
+    Args:
+        description: the first lines of ``--help``.
+        epilog: examples, shown as they stand.
+    """
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def run_command(
+    action: Callable[[argparse.Namespace], None],
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse, act, and turn errors into one or two lines.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 wrong usage (also of settings), 130 interrupted.
+    """
+    # Waiting threads that spin take the cores from the ones that read; set before torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    arguments = parser.parse_args(argv)
+    rank = os.environ.get("RANK")
+    prefix = f"[rank {rank}] " if rank not in (None, "0") else ""
+    try:
+        action(arguments)
+    except (LxmertError, OSError) as error:
+        if arguments.debug:
+            traceback.print_exc()
+        print(f"{prefix}error: {error}", file=sys.stderr)  # noqa: T201
+        return getattr(error, "exit_code", 1)
+    except KeyboardInterrupt:
+        print(f"{prefix}interrupted", file=sys.stderr)  # noqa: T201
+        return 130
+    return 0

@@ -1,0 +1,17 @@
+"""Where a run's numbers go: always ``metrics.jsonl``, and MLflow if it is wanted and there."""
+
+from lxmert_dist.tracking.build import build_tracker, tracking_uri, ui_command
+from lxmert_dist.tracking.environment import environment_report
+from lxmert_dist.tracking.jsonl import read_metrics
+from lxmert_dist.tracking.tracker import NullTracker, Status, Tracker
+
+__all__ = [
+    "NullTracker",
+    "Status",
+    "Tracker",
+    "build_tracker",
+    "environment_report",
+    "read_metrics",
+    "tracking_uri",
+    "ui_command",
+]

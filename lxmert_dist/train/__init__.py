@@ -1,0 +1,1 @@
+"""The one training loop over a DeepSpeed engine: optimiser, schedule, checkpoints, validation."""

@@ -1,0 +1,169 @@
+"""The one training loop: pretraining and fine-tuning differ only in their job."""
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from lxmert_dist import keyed
+from lxmert_dist.errors import NonFiniteLossError
+from lxmert_dist.keyed import Purpose
+from lxmert_dist.schema import StepBatch
+from lxmert_dist.stream.loader import Loader, Position
+from lxmert_dist.train.engine import Engine
+from lxmert_dist.train.job import Evaluation, Job
+from lxmert_dist.train.meter import Clock, Meter, Progress
+from lxmert_dist.train.optimizer import learning_rate
+from lxmert_dist.train.recorder import Recorder
+from lxmert_dist.train.world import World, total, total_identity
+
+
+@dataclass
+class Trainer:
+    """The loop of one rank."""
+
+    job: Job
+    world: World
+    engine: Engine
+    recorder: Recorder
+    step: int = 0
+    """Optimiser steps done."""
+    meter: Meter = field(default_factory=Meter)
+    """Of the steps since the last line of metrics, as is ``clock``."""
+    clock: Clock = field(default_factory=Clock)
+    latest: dict[str, float] = field(default_factory=dict)
+    """Learning rate and gradient norm of the last step."""
+
+    def run(self) -> None:
+        """Train from ``step`` to the end, with evaluations and checkpoints as they are due.
+
+        Raises:
+            NonFiniteLossError: a loss is NaN or infinite; the weights are those of the step before.
+        """
+        job, config = self.job, self.job.config
+        if self.step == 0:
+            self._evaluate()
+        start = Position(*divmod(self.step, job.steps_per_epoch))
+        with (
+            job.loader(self.world, start) as loader,
+            Progress(job.total_steps, self.step, enabled=self.world.is_main) as progress,
+        ):
+            for batch in take(loader, job.total_steps - self.step):
+                started = time.perf_counter()
+                self._step(batch)
+                self.clock.add(time.perf_counter() - started, batch.wait_seconds)
+                self.step += 1
+                at_end = self.step == job.total_steps
+                if at_end or self.step % config.train.log_every == 0:
+                    self._log(progress)
+                if self._due(config.train.validate_every):
+                    self._evaluate()
+                if self._due(config.checkpoint.every):
+                    self.recorder.checkpoint(self.engine, self.step)
+                progress.advance()
+
+    def finish(self) -> dict[str, float]:
+        """Run the evaluations that are due once, after the last step; returns their metrics."""
+        metrics: dict[str, float] = {}
+        for evaluation in self.job.final:
+            metrics |= self._score(evaluation)
+        self.recorder.metrics(metrics, self.step)
+        return metrics
+
+    def _evaluate(self) -> None:
+        self.recorder.metrics(self._score(self.job.validation), self.step)
+
+    def _score(self, evaluation: Evaluation) -> dict[str, float]:
+        """Metrics of an evaluation by ``<evaluation>/<metric>``; every rank gets them."""
+        loader = evaluation.loader(self.job.config, self.world)
+        found = evaluate(self.engine, loader, self.world)
+        return {f"{evaluation.name}/{name}": value for name, value in found.items()}
+
+    def _due(self, every: int) -> bool:
+        if self.step == self.job.total_steps:
+            return True
+        return self.step % (every or self.job.steps_per_epoch) == 0
+
+    def _step(self, batch: StepBatch) -> None:
+        """One optimiser step.
+
+        Losses are divided by counts over all ranks and micro-batches, so that neither the number
+        of ranks nor accumulation changes what is trained.
+        """
+        job, world = self.job, self.world
+        names = job.task.loss_names
+        # Dropout is a function of the step and the rank, so a resumed run repeats it.
+        key = keyed.bits(job.config.seed, 0, self.step, Purpose.DROPOUT, world.rank)
+        torch.manual_seed(int(key) >> 1)
+        self.engine.train()
+        counts = total({n: sum(m.counts[n] for m in batch.micro_batches) for n in names}, world)
+        weights = job.task.loss_weights
+        seen = Meter()
+        for number, micro_batch in enumerate(batch.micro_batches, start=1):
+            report = self.engine(micro_batch)
+            seen.add(report, micro_batch.counts)
+            terms = [weights[n] * report.losses[n] / max(counts[n], 1.0) for n in names]
+            self.engine.backward(torch.stack(terms).sum())
+            if number < len(batch.micro_batches):
+                self.engine.end_micro_batch()
+        seen = seen.over_ranks(world)
+        check_finite(seen.sums, names, self.step)
+        rate = learning_rate(job.config.optimizer, self.step, job.total_steps)
+        norm = self.engine.step(rate)
+        self.meter.merge(seen)
+        self.latest = {"learning_rate": rate, "gradient_norm": norm}
+        identity = total_identity(batch.identity, world)
+        means = seen.means()
+        losses = {n: means[n] for n in names if n in means}
+        self.recorder.ledger(self.step, batch.epoch, identity, losses)
+
+    def _log(self, progress: Progress) -> None:
+        """Log the means since the last time."""
+        job = self.job
+        metrics = self.meter.means()
+        weighted = {n: w * metrics.get(n, 0.0) for n, w in job.task.loss_weights.items()}
+        metrics["loss"] = sum(weighted.values())
+        metrics |= self.latest | self.clock.rates(job.config.train.global_batch_size)
+        self.meter, self.clock = Meter(), Clock()
+        progress.show(metrics, job.task.loss_names)
+        self.recorder.metrics({f"train/{k}": v for k, v in metrics.items()}, self.step)
+
+
+@torch.no_grad()
+def evaluate(engine: Engine, loader: Loader, world: World) -> dict[str, float]:
+    """Mean losses and metrics over all pairs of a loader and all ranks."""
+    engine.eval()
+    meter = Meter()
+    with loader:
+        for batch in loader:
+            for micro_batch in batch.micro_batches:
+                report = engine(micro_batch)
+                meter.add(report, micro_batch.counts, float(batch.counted))
+    return meter.over_ranks(world).means()
+
+
+def take(batches: Iterable[StepBatch], number: int) -> Iterable[StepBatch]:
+    """The first ``number`` batches, without asking for one more."""
+    if number > 0:
+        for done, batch in enumerate(batches, start=1):
+            yield batch
+            if done == number:
+                return
+
+
+def check_finite(
+    losses: Mapping[str, float | torch.Tensor], names: Iterable[str], step: int
+) -> None:
+    """Stop before the optimiser moves.
+
+    Raises:
+        NonFiniteLossError: names the step and the losses.
+    """
+    bad = [name for name in names if not math.isfinite(float(losses[name]))]
+    if bad:
+        raise NonFiniteLossError(
+            f"step {step}: {', '.join(bad)} is not finite; the weights were not changed. Lower "
+            "optimizer.learning_rate, use train.precision=fp32, or look for bad features"
+        )

@@ -1,0 +1,109 @@
+"""The ranks of a run and the few collectives that the loop needs besides the engine's own."""
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+
+from lxmert_dist.errors import ClusterError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among the ranks of the run, and the device that it computes on."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes logs and checkpoints."""
+        return self.rank == 0
+
+
+def best_device(local_rank: int) -> torch.device:
+    """The rank's GPU where there is one, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def backend(device: torch.device) -> str:
+    """The collective library of a device: NCCL on GPUs, Gloo on CPUs."""
+    return "nccl" if device.type == "cuda" else "gloo"
+
+
+def join(world: World, *, timeout_seconds: int) -> None:
+    """Form the process group that DeepSpeed then uses, unless there is one (as under Ray).
+
+    Several ranks meet by the usual ``MASTER_ADDR`` and ``MASTER_PORT``; a single one needs neither.
+
+    Args:
+        world: this process among the ranks.
+        timeout_seconds: how long a collective waits for a rank that stays away.
+
+    Raises:
+        ClusterError: the other ranks could not be reached in time.
+    """
+    if dist.is_initialized():
+        return
+    try:
+        dist.init_process_group(
+            backend(world.device),
+            init_method="env://" if world.size > 1 else None,
+            store=None if world.size > 1 else dist.HashStore(),  # type: ignore[attr-defined]
+            rank=world.rank,
+            world_size=world.size,
+            timeout=datetime.timedelta(seconds=timeout_seconds),
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"rank {world.rank} of {world.size} could not meet the others within "
+            f"{timeout_seconds} s (MASTER_ADDR, MASTER_PORT): {error}"
+        ) from error
+
+
+def leave(world: World) -> None:
+    """Dissolve the process group of several ranks.
+
+    That of a single rank stays, since DeepSpeed, once loaded, goes on using it for a next run in
+    the same process.
+    """
+    if dist.is_initialized() and world.size > 1:
+        dist.destroy_process_group()
+
+
+def total(values: Mapping[str, float | torch.Tensor], world: World) -> dict[str, float]:
+    """Sum named numbers over all ranks, in float64; every rank passes the same names."""
+    numbers = [
+        (v.detach() if isinstance(v, torch.Tensor) else torch.tensor(v, dtype=torch.float64)).to(
+            world.device, torch.float64
+        )
+        for v in values.values()
+    ]
+    summed = torch.stack(numbers)
+    if world.size > 1:
+        dist.all_reduce(summed)
+    return dict(zip(values, summed.tolist(), strict=True))
+
+
+def total_identity(identity: int, world: World) -> int:
+    """Sum 64-bit identities over all ranks, mod 2^64."""
+    parts = {str(k): float((identity >> (16 * k)) & 0xFFFF) for k in range(4)}
+    return sum(int(v) << (16 * int(k)) for k, v in total(parts, world).items()) % 2**64
+
+
+def agree(text: str, world: World) -> str:
+    """Rank 0's text, on every rank."""
+    if world.size == 1:
+        return text
+    box = [text]
+    dist.broadcast_object_list(box, src=0, device=world.device)
+    return box[0]

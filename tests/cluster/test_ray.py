@@ -1,0 +1,110 @@
+"""The same pretraining as a job on a real Ray cluster."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from runs import (
+    NO_DROPOUT,
+    ROOT,
+    SMALL,
+    environment,
+    identities,
+    ledger,
+    pretrain,
+    worst_difference,
+)
+
+BIN = Path(sys.executable).parent
+HOST = "127.0.0.2"  # 127.0.0.1 would be rewritten to the outer interface
+pytestmark = [pytest.mark.ray, pytest.mark.distributed, pytest.mark.timeout(300)]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(tmp_path_factory):
+    """A head node with two CPUs; yields the address of its job server."""
+    pytest.importorskip("ray")
+    port, dashboard = free_port(), free_port()
+    line = [
+        BIN / "ray",
+        "start",
+        "--head",
+        "--block",
+        f"--node-ip-address={HOST}",
+        f"--port={port}",
+        f"--dashboard-host={HOST}",
+        f"--dashboard-port={dashboard}",
+        "--num-cpus=2",
+        "--object-store-memory=300000000",
+        "--disable-usage-stats",
+        f"--temp-dir=/tmp/r{os.getpid()}",  # short: socket paths have a limit
+    ]
+    with (tmp_path_factory.mktemp("ray_head") / "log").open("w") as log:
+        head = subprocess.Popen(line, env=environment(), stdout=log, stderr=subprocess.STDOUT)
+        try:
+            deadline = time.monotonic() + 60
+            while not listens(dashboard):
+                assert head.poll() is None, "the Ray head ended"
+                assert time.monotonic() < deadline, "the Ray head did not come up"
+                time.sleep(0.5)
+            yield f"http://{HOST}:{dashboard}"
+        finally:
+            end(head)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def end(head: subprocess.Popen) -> None:
+    """Kill the head and all that it started, by id."""
+    family = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    head.wait()
+    psutil.wait_procs(family, timeout=10)
+    shutil.rmtree(f"/tmp/r{os.getpid()}", ignore_errors=True)
+
+
+def submit(address: str, settings: list[str]) -> subprocess.CompletedProcess:
+    line = [BIN / "ray", "job", "submit", "--address", address, "--working-dir", "."]
+    line += ["--", "python", "launch/pretrain.py"]
+    for setting in settings:
+        line += ["--set", setting]
+    return subprocess.run(
+        line, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False, timeout=240
+    )
+
+
+def test_a_ray_job_with_two_workers_trains_the_same_pairs(ray_cluster, tiny_store, tmp_path):
+    alone = pretrain(tmp_path / "alone", tiny_store, *NO_DROPOUT)
+    directory = tmp_path / "ray"
+    chosen = [*SMALL, *NO_DROPOUT, f"directory={directory}", f"data.store={tiny_store}"]
+    done = submit(ray_cluster, chosen)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "rank 0 of 2" in done.stdout
+    assert "rank 1 of 2" in done.stdout
+    assert identities(ledger(directory)) == identities(alone)
+    assert worst_difference(ledger(directory), alone) < 1e-5
+
+
+def test_relative_places_are_refused_at_once(ray_cluster, tiny_store):
+    done = submit(ray_cluster, [*SMALL, f"data.store={tiny_store}", "directory=runs/x"])
+    assert done.returncode != 0
+    assert "directory='runs/x' is relative" in done.stdout + done.stderr

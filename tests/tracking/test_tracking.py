@@ -1,0 +1,259 @@
+"""Metrics reach MLflow and the local log; a dead server is a warning; secrets stay here."""
+
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from lxmert_dist.config import TrackingConfig
+from lxmert_dist.errors import ConfigError
+from lxmert_dist.tracking import (
+    build_tracker,
+    environment_report,
+    mlflow_tracker,
+    read_metrics,
+    ui_command,
+)
+from lxmert_dist.tracking.jsonl import JsonlTracker
+from lxmert_dist.tracking.redact import redact, redact_param
+from runs import environment
+
+
+@pytest.fixture
+def client(tmp_path):
+    mlflow = pytest.importorskip("mlflow")
+    return mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def track(directory: Path, uri: str = "", run_id: str | None = None, step: int | None = None):
+    config = TrackingConfig(uri=uri, experiment="tests")
+    return build_tracker(
+        config,
+        directory=directory / "run",
+        run_name="a run",
+        run_id=run_id,
+        resume_step=step,
+        tags={"launcher": "process"},
+    )
+
+
+def test_a_run_is_logged_and_continued(client, tmp_path):
+    first = track(tmp_path)
+    first.log_params({"train.epochs": 2, "data.store": "s3://me:secret@host/x", "api_key": "abc"})
+    first.log_text("a = 1", "config.toml")
+    for step in (1, 2, 3):
+        first.log_metrics({"train/loss": 1.0 / step, "train/odd": float("nan")}, step)
+    first.close("KILLED")
+    then = track(tmp_path, run_id=first.run_id, step=2)
+    then.log_params({"train.epochs": 2})
+    then.log_metrics({"train/loss": 0.25}, 3)
+    then.close("FINISHED")
+
+    assert then.run_id == first.run_id
+    run = client.get_run(first.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "a run"
+    assert run.data.tags["launcher"] == "process"
+    assert run.data.params["train.epochs"] == "2"
+    assert "secret" not in str(run.data.params)
+    assert "abc" not in str(run.data.params)
+    history = client.get_metric_history(first.run_id, "train/loss")
+    assert [(m.step, m.value) for m in history if m.step < 3] == [(1, 1.0), (2, 0.5)]
+    assert [a.path for a in client.list_artifacts(first.run_id)] == ["config.toml"]
+    log = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [step for step, _ in log] == [1, 2, 3]
+    assert log[-1][1] == {"train/loss": 0.25}
+
+
+def test_an_unknown_or_deleted_run_id_starts_a_new_run_with_a_warning(client, tmp_path, caplog):
+    tracker = track(tmp_path, run_id="0123456789abcdef0123456789abcdef", step=0)
+    tracker.close("FINISHED")
+    assert "does not know run 0123" in caplog.text
+    assert client.get_run(tracker.run_id).info.status == "FINISHED"
+
+    client.delete_run(tracker.run_id)
+    then = track(tmp_path, run_id=tracker.run_id, step=0)
+    then.close("FINISHED")
+    assert f"does not know run {tracker.run_id}" in caplog.text
+    assert client.get_run(then.run_id).info.lifecycle_stage == "active"
+
+
+def test_what_the_server_refuses_holds_nothing_up(client, tmp_path, caplog):
+    tracker = track(tmp_path)
+    tracker.log_params({"epochs": 2})
+    tracker.log_params({"epochs": 3, "lanes": 8})
+    tracker.log_metrics({"no such name $": 1.0}, 1)
+    tracker.log_text("a = 1", "config.toml")  # ends the batch of metrics
+    tracker.log_metrics({"train/loss": 0.5}, 2)
+    tracker.close("FINISHED")
+    run = client.get_run(tracker.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics == {"train/loss": 0.5}
+    assert run.data.params == {"epochs": "2", "lanes": "8"}
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert "settings changed since the run began: epochs" in told[0]
+    assert "refused" in told[1]
+    assert "metrics.jsonl" in told[1]
+
+
+def test_a_full_queue_drops_what_is_new_and_still_ends_the_run(
+    client, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(mlflow_tracker, "_QUEUE_LIMIT", 3)
+    tracker = track(tmp_path)
+    started, go_on = threading.Event(), threading.Event()
+    remote = tracker._trackers[1]
+    remote._put(lambda client, run_id: (started.set(), go_on.wait(60)))
+    assert started.wait(60)
+    for step in range(9):
+        tracker.log_text("x", f"{step}.txt")
+    threading.Timer(0.2, go_on.set).start()
+    tracker.close("KILLED")
+    run = client.get_run(tracker.run_id)
+    assert run.info.status == "KILLED"
+    assert [a.path for a in client.list_artifacts(tracker.run_id)] == ["0.txt", "1.txt", "2.txt"]
+    assert [record.getMessage().count("are dropped") for record in caplog.records] == [1]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_dead_server_is_one_warning_and_the_local_log(tmp_path, monkeypatch, caplog):
+    pytest.importorskip("mlflow")
+    monkeypatch.setattr(mlflow_tracker, "_RETRY_SECONDS", 0.1)
+    tracker = track(tmp_path, uri="http://user:pw@127.0.0.1:9")
+    for step in range(50):
+        tracker.log_metrics({"train/loss": 1.0}, step)
+    time.sleep(1)  # several tries
+    tracker.close("FINISHED")
+    assert tracker.run_id is None
+    told = [r.getMessage() for r in caplog.records if r.name.startswith("lxmert_dist")]
+    assert len(told) == 1
+    assert "127.0.0.1:9" in told[0]
+    assert "metrics.jsonl" in told[0]
+    assert "pw" not in caplog.text
+    assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 50
+
+
+def test_mlflow_that_cannot_be_imported_is_a_warning(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    tracker = track(tmp_path)
+    tracker.log_metrics({"train/loss": 1.0}, 1)
+    tracker.close("FINISHED")
+    assert "MLflow cannot be imported" in caplog.text
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl") == [(1, {"train/loss": 1.0})]
+
+
+def test_metrics_reach_a_server_that_comes_up_late(tmp_path, monkeypatch, caplog):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setattr(mlflow_tracker, "_RETRY_SECONDS", 0.5)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    tracker = track(tmp_path, uri=uri)
+    tracker.log_metrics({"train/loss": 2.0}, 7)
+    tracker.log_text("a = 1", "config.toml")
+    time.sleep(1)
+    line = [str(Path(sys.executable).parent / "mlflow"), "server", "--workers", "1"]
+    line += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
+    line += ["--artifacts-destination", str(tmp_path / "art")]
+    line += ["--host", "127.0.0.1", "--port", str(port)]
+    server = subprocess.Popen(
+        line,
+        env=environment({"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while tracker.run_id is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        tracker.close("FINISHED")
+        there = mlflow.MlflowClient(uri)
+        found = there.get_run(tracker.run_id)
+        artifacts = [a.path for a in there.list_artifacts(tracker.run_id)]
+    finally:
+        os.killpg(server.pid, 9)
+        server.wait()
+    assert caplog.text.count("Training goes on") == 1
+    assert artifacts == ["config.toml"]
+    assert found.data.metrics == {"train/loss": 2.0}
+    assert found.info.status == "FINISHED"
+
+
+def test_the_local_log_survives_a_line_that_was_cut_short(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = JsonlTracker(path, None)
+    log.log_metrics({"a": 1.0}, 1)
+    log.log_metrics({"a": 2.0}, 2)
+    log.close("KILLED")
+    path.write_text(path.read_text()[:-5])
+    assert read_metrics(path) == [(1, {"a": 1.0})]
+    JsonlTracker(path, None).close("FINISHED")
+    assert read_metrics(path) == []
+
+
+def test_numbers_that_json_does_not_know_become_null(tmp_path):
+    log = JsonlTracker(tmp_path / "metrics.jsonl", None)
+    log.log_metrics({"a": float("nan"), "b": float("inf"), "c": 1.0}, 1)
+    log.close("FINISHED")
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert json.loads(text)["metrics"] == {"a": None, "b": None, "c": 1.0}
+    [(_, metrics)] = read_metrics(tmp_path / "metrics.jsonl")
+    assert math.isnan(metrics["a"])
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(ConfigError, match=r"cannot write .*metrics\.jsonl"):
+        JsonlTracker(tmp_path / "run" / "metrics.jsonl", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("s3://key:secret@host/bucket", "s3://host/bucket"),
+        ("AWS_SECRET_ACCESS_KEY=abc123/x", "AWS_SECRET_ACCESS_KEY=[hidden]"),
+        ('password = "p w"', 'password = "[hidden]"'),
+        ("password=123456", "password=[hidden]"),
+        (
+            '{"aws_secret_access_key": "a\\"b", "x": 1}',
+            '{"aws_secret_access_key": "[hidden]", "x": 1}',
+        ),
+        ("http://b/x?X-Amz-Signature=ab&n=1", "http://b/x?X-Amz-Signature=[hidden]&n=1"),
+        ("key AKIAIOSFODNN7EXAMPLE", "key [hidden]"),
+        ("session_token: abc", "session_token: [hidden]"),
+        ("max_tokens = 20", "max_tokens = 20"),
+        ("token_mask_rate = 1e-1", "token_mask_rate = 1e-1"),
+        ("token_types: two", "token_types: two"),
+        ("http://host:5000/path", "http://host:5000/path"),
+    ],
+)
+def test_secrets_are_hidden(text, shown):
+    assert redact(text) == shown
+
+
+def test_secret_settings_are_hidden_by_their_names():
+    assert redact_param("tracking.token", "abc") == "[hidden]"
+    assert redact_param("server.password", 1234) == "[hidden]"
+    assert redact_param("data.max_tokens", 20) == "20"
+    assert redact_param("objectives.token_mask_rate", 0.15) == "0.15"
+
+
+def test_the_environment_is_reported_as_json():
+    report = json.loads(environment_report())
+    assert report["packages"]["torch"]
+    assert report["python"].startswith("3.")
+
+
+def test_the_ui_command_names_the_store(tmp_path):
+    assert f"sqlite:///{tmp_path}/mlflow.db" in ui_command(TrackingConfig(), tmp_path / "run")
+    assert "user" not in ui_command(TrackingConfig(uri="http://user:pw@h"), tmp_path)

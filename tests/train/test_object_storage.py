@@ -1,0 +1,74 @@
+"""The same run from a store, and with checkpoints, on a real S3 server."""
+
+import subprocess
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from lxmert_dist.store import open_store
+from lxmert_dist.train.checkpoint import Checkpoints
+from runs import (
+    SMALL,
+    command,
+    environment,
+    identities,
+    ledger,
+    pretrain,
+    pretrain_and_kill,
+    run,
+)
+
+pytestmark = [pytest.mark.s3, pytest.mark.distributed]
+
+
+@pytest.fixture
+def remote_store(s3, tiny_store):
+    """The small store, object by object, in a bucket."""
+    uri = s3.uri("tiny")
+    filesystem, root = fsspec.url_to_fs(uri)
+    for file in Path(tiny_store).rglob("*"):
+        if file.is_file():
+            filesystem.pipe_file(f"{root}/{file.relative_to(tiny_store)}", file.read_bytes())
+    assert open_store(uri).digest == open_store(tiny_store).digest
+    return uri
+
+
+def test_a_killed_run_on_s3_ends_like_one_on_a_disk(remote_store, tiny_store, s3, tmp_path):
+    here = pretrain(tmp_path / "here", tiny_store)
+    there = tmp_path / "there"
+    checkpoints = s3.uri("checkpoints")
+    settings = [*SMALL, f"directory={there}", f"data.store={remote_store}"]
+    settings.append(f"checkpoint.uri={checkpoints}")
+    pretrain_and_kill(settings, there, 7)
+    assert Checkpoints(checkpoints, 1).latest().state().step == 4
+    done = run("pretrain.py", settings)
+    assert done.code == 0, done.output
+    assert "resumed from step 4" in done.output
+    assert identities(ledger(there)) == identities(here)
+    assert ledger(there) == here
+    state = Checkpoints(checkpoints, 1).latest().state()
+    assert state.step == 12
+    assert s3.secret_key not in str(state)
+
+
+def test_easy_vqa_is_prepared_on_s3_as_on_a_disk(s3, tmp_path):
+    for place in (str(tmp_path / "store"), s3.uri("easy_vqa")):
+        done = run_prepare(place)
+        assert done.returncode == 0, done.stdout
+    here, there = open_store(str(tmp_path / "store")), open_store(s3.uri("easy_vqa"))
+    assert there.digest == here.digest
+    assert set(there.manifest.splits) == {"train", "valid", "test"}
+
+
+def run_prepare(place: str) -> subprocess.CompletedProcess:
+    line = command("prepare.py", [])
+    return subprocess.run(
+        [*line, "easy-vqa", "--out", place, "--limit", "40"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=120,
+    )

@@ -1,0 +1,77 @@
+"""A run that is killed goes on as if nothing had happened."""
+
+import pytest
+
+from lxmert_dist.errors import CheckpointError
+from runs import (
+    SMALL,
+    identities,
+    ledger,
+    pretrain,
+    pretrain_and_kill,
+    run,
+    worst_difference,
+)
+
+STEPS = (
+    "train.max_steps=24",
+    "checkpoint.every=5",
+    "model.hidden_dropout=0.1",
+    "model.attention_dropout=0.1",
+)
+pytestmark = pytest.mark.distributed
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_store, tmp_path_factory):
+    """With dropout: a resumed run must repeat that too."""
+    return pretrain(tmp_path_factory.mktemp("undisturbed"), tiny_store, *STEPS)
+
+
+@pytest.mark.parametrize("kill_step", [3, 13])
+def test_sigkill_then_the_same_command_gives_the_same_run(
+    undisturbed, tiny_store, tmp_path, kill_step
+):
+    settings = [*SMALL, *STEPS, f"directory={tmp_path}", f"data.store={tiny_store}"]
+    pretrain_and_kill(settings, tmp_path, kill_step)
+    assert len(ledger(tmp_path)) < 24
+    done = run("pretrain.py", settings)
+    assert done.code == 0, done.output
+    assert ledger(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ((2, "train.zero_stage=2"), (1, "train.zero_stage=3")),
+        ((1, "train.zero_stage=0"), (1, "train.zero_stage=1")),
+        ((1, "train.zero_stage=3"), (1, "train.zero_stage=0")),
+    ],
+)
+def test_a_checkpoint_fits_other_stages_and_ranks(tiny_store, tmp_path, first, then):
+    settings = ["model.hidden_dropout=0.0", "model.attention_dropout=0.0"]
+    whole = pretrain(tmp_path / "whole", tiny_store, *settings)
+    cut = tmp_path / "cut"
+    ended = pretrain(cut, tiny_store, *settings, first[1], ranks=first[0])
+    assert len(ended) == 12
+    for old in ("step-00000012",):
+        for file in (cut / "checkpoints" / old).iterdir():
+            file.unlink()
+    entries = pretrain(cut, tiny_store, *settings, then[1], ranks=then[0])
+    assert identities(entries) == identities(whole)
+    assert worst_difference(entries, whole) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("seed=1", "seed: 9595 -> 1"),
+        ("optimizer.learning_rate=0.5", "optimizer.learning_rate: 0.0003 -> 0.5"),
+        ("model.num_heads=4", "model.num_heads: 2 -> 4"),
+    ],
+)
+def test_other_settings_are_refused_before_training(tiny_store, tmp_path, change, message):
+    pretrain(tmp_path, tiny_store, "train.max_steps=4")
+    with pytest.raises(CheckpointError) as refused:
+        pretrain(tmp_path, tiny_store, "train.max_steps=4", change)
+    assert message in str(refused.value)
