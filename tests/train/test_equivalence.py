@@ -32,7 +32,7 @@ def test_losses_and_pairs_do_not_depend_on_ranks_accumulation_or_stage(
     assert worst_difference(entries, reference) < 1e-5
 
 
-@pytest.mark.parametrize("stage", [0, 1, 3])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_bf16_trains_near_fp32(reference, tiny_store, tmp_path, stage):
     settings = ["train.precision=bf16", f"train.zero_stage={stage}"]
     entries = pretrain(tmp_path, tiny_store, *NO_DROPOUT, *settings)
