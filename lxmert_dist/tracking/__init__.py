@@ -1,7 +1,7 @@
 """Where a run's numbers go: always ``metrics.jsonl``, and MLflow if it is wanted and there."""
 
 from lxmert_dist.tracking.build import build_tracker, tracking_uri, ui_command
-from lxmert_dist.tracking.environment import environment_report
+from lxmert_dist.tracking.environment import environment_report, package_versions
 from lxmert_dist.tracking.jsonl import read_metrics
 from lxmert_dist.tracking.tracker import NullTracker, Status, Tracker
 
@@ -11,6 +11,7 @@ __all__ = [
     "Tracker",
     "build_tracker",
     "environment_report",
+    "package_versions",
     "read_metrics",
     "tracking_uri",
     "ui_command",

@@ -23,21 +23,26 @@ _PACKAGES = (
 
 def environment_report() -> str:
     """Versions, system and cores, as JSON; nothing heavy is imported, no variable is told."""
-    packages: dict[str, str | None] = {}
-    for name in _PACKAGES:
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            packages[name] = None
     report = {
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": platform.machine(),
         "cores": os.cpu_count(),
         "commit": git_commit(),
-        "packages": packages,
+        "packages": package_versions(),
     }
     return json.dumps(report, indent=2)
+
+
+def package_versions() -> dict[str, str | None]:
+    """The version of each package that a run's numbers depend on; None where it is absent."""
+    found: dict[str, str | None] = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
 
 
 def git_commit() -> str | None:

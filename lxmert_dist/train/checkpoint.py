@@ -50,7 +50,7 @@ class TrainState:
     attribute_classes: list[str]
     tracker_run_id: str | None = None
     format: int = FORMAT
-    versions: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str | None] = field(default_factory=dict)
 
 
 class Checkpoint:

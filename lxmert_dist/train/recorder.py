@@ -3,12 +3,11 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from lxmert_dist.errors import CheckpointError, StoreError
 from lxmert_dist.stream.plan import PLAN_VERSION
-from lxmert_dist.tracking import Tracker
+from lxmert_dist.tracking import Tracker, package_versions
 from lxmert_dist.train.checkpoint import Checkpoint, Checkpoints, TrainState
 from lxmert_dist.train.engine import PARTS, Engine
 from lxmert_dist.train.job import Job
@@ -77,7 +76,7 @@ class Recorder:
             object_classes=list(job.store.object_classes),
             attribute_classes=list(job.store.attribute_classes),
             tracker_run_id=self._tracker.run_id,
-            versions=_versions(),
+            versions=package_versions(),
         )
 
 
@@ -124,13 +123,3 @@ def _cut(ledger: Path, step: int) -> None:
     kept = ledger.with_suffix(".tmp")
     kept.write_text("".join(line + "\n" for line in lines[:step]))
     kept.replace(ledger)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in ("lxmert_dist", "torch", "deepspeed"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed as a package"
-    return found
