@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from lxmert_dist.config.run import RunConfig
+from lxmert_dist.config.run import FinetuneConfig, RunConfig
 from lxmert_dist.errors import ConfigError
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -36,9 +36,9 @@ def load_config(kind: type[Config], path: Path | None, overrides: Sequence[str] 
     if unknown:
         raise ConfigError(origin + _unknown(unknown[0], kind))
     if "name" in tree:
-        tree.setdefault("directory", _own_directory(tree))
+        tree.setdefault("directory", _own_directory(tree, kind))
     try:
-        # Through JSON, where an array may become a tuple and 1 a float, but "1" not a number.
+        # Through JSON, where a date of TOML is the text that it was; "1" is no number there either.
         return kind.model_validate_json(json.dumps(tree, default=str))
     except ValidationError as error:
         raise ConfigError(origin + "; ".join(map(_explain, error.errors()[:3]))) from None
@@ -77,9 +77,13 @@ def _apply(tree: Tree, override: str) -> None:
     tree[last] = value
 
 
-def _own_directory(tree: Tree) -> str:
-    """Where a run that is not told keeps its things; one from scratch is a run of its own."""
-    return f"runs/{tree['name']}" + ("_scratch" if tree.get("init") == "scratch" else "")
+def _own_directory(tree: Tree, kind: type[RunConfig]) -> str:
+    """Where a run that is not told keeps its things.
+
+    Fine-tuning from scratch is a run of its own, beside the one that its file names.
+    """
+    apart = issubclass(kind, FinetuneConfig) and tree.get("init") == "scratch"
+    return f"runs/{tree['name']}" + ("_scratch" if apart else "")
 
 
 def _section(kind: type[BaseModel], name: str) -> type[BaseModel] | None:

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from lxmert_dist.config.presets import PRESETS
 from lxmert_dist.config.sections import (
     CheckpointConfig,
     ClusterConfig,
@@ -27,6 +29,8 @@ class RunConfig(Section):
     directory: str
     """Where the run keeps its log, and by default its checkpoints; local. A file may leave it out:
     then it is ``runs/<name>``, with ``_scratch`` for fine-tuning from scratch."""
+    preset: Literal["lxmert", "paper", "huggingface", "corrected"] = "lxmert"
+    """Whose semantics (``presets.py``): the defaults of the sections. What is set, wins."""
     seed: Annotated[int, Field(ge=0)] = 9595
     prepare: Literal["none", "easy-vqa"] = "none"
     """What builds the store, if there is none yet at ``data.store``."""
@@ -37,6 +41,20 @@ class RunConfig(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
     cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _under_preset(cls, tree: Any) -> Any:
+        """Lay what is set over the preset; what is of the wrong type is left to the fields."""
+        if not isinstance(tree, Mapping):
+            return tree
+        overlay = PRESETS.get(str(tree.get("preset", "lxmert")), {})
+        sections = {
+            name: _over(settings, tree.get(name, {}))
+            for name, settings in overlay.items()
+            if name in cls.model_fields
+        }
+        return {**tree, **sections}
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "RunConfig":
@@ -62,23 +80,30 @@ class RunConfig(Section):
         """16 hex digits over every setting that changes what is trained.
 
         Where things are kept, how often they are logged, the precision, the ZeRO stage and the
-        micro-batch may change between two starts of a run; the rest may not.
+        micro-batch (but for ``loss_norm = "per_replica"``) may change between two starts of a run;
+        the rest may not. A preset counts by the settings that it gives.
         """
         tree = self.model_dump(
-            exclude={"name", "directory", "prepare", "checkpoint", "tracking", "cluster"}
+            exclude={"name", "directory", "preset", "prepare", "checkpoint", "tracking", "cluster"}
         )
         tree["data"] = {
             k: v
             for k, v in tree["data"].items()
             if k not in ("store", "prefetch_steps", "reader_threads")
         }
-        tree["train"] = {k: tree["train"][k] for k in ("epochs", "max_steps", "global_batch_size")}
+        sizes = ["epochs", "max_steps", "global_batch_size"]
+        if tree.get("objectives", {}).get("loss_norm") == "per_replica":
+            sizes.append("micro_batch_size")  # a replica is a micro-batch
+        tree["train"] = {k: tree["train"][k] for k in sizes}
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class PretrainConfig(RunConfig):
     """Settings of a pretraining run."""
 
+    init: str = "scratch"
+    """``scratch``, or a checkpoint, run directory or export (``launch/convert.py``) to take weights
+    from."""
     objectives: ObjectivesConfig = ObjectivesConfig()
 
 
@@ -91,3 +116,10 @@ class FinetuneConfig(RunConfig):
     """Scored once, after the last epoch."""
     references: dict[str, float] = Field(default_factory=dict)
     """Accuracies in percent to print beside ours, by name."""
+
+
+def _over(preset: Mapping[str, Any], given: Any) -> Any:
+    """A section's preset with what is given laid over it; of a section, what was set counts."""
+    if isinstance(given, Section):
+        given = {name: getattr(given, name) for name in given.model_fields_set}
+    return {**preset, **given} if isinstance(given, Mapping) else given

@@ -1,13 +1,17 @@
 """The typed sections of a run's configuration. Every field says its unit and its range."""
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
+Names = Annotated[tuple[str, ...], Strict(False)]  # an array of TOML is a list
+Stage = Annotated[tuple[Annotated[int, Field(ge=0)], NonNegative], Strict(False)]
+Stages = Annotated[tuple[Stage, ...], Strict(False)]
 
 
 class Section(BaseModel):
@@ -23,7 +27,7 @@ class DataConfig(Section):
     """Where the feature store is: a path or any fsspec URI (``s3://bucket/prefix``)."""
     train_split: str = "train"
     validation_split: str = "valid"
-    sources: tuple[str, ...] = ()
+    sources: Names = ()
     """Sentence sources to read; empty means all of them."""
     max_tokens: Annotated[int, Field(ge=3, le=512)] = 20
     """Longest sentence, [CLS] and [SEP] included; the rest is cut."""
@@ -31,6 +35,10 @@ class DataConfig(Section):
     """Parallel cuts of the epoch; ranks must divide lanes, and lanes the global batch."""
     window_shards: Count = 8
     """Over how many shards of a lane the sentences of one image are spread."""
+    pairs_per_image: Count = 1
+    """How many pairs of a step share one image and its object mask; 1 leaves pairs ungrouped. It
+    should divide the pairs of a lane in a step (``train.global_batch_size / data.lanes``); where it
+    does not, many groups are cut in two."""
     prefetch_steps: Count = 4
     """How many steps are read and collated ahead."""
     reader_threads: Count = 2
@@ -55,6 +63,12 @@ class ModelConfig(Section):
     trainable_padding_rows: bool = False
     """Whether row 0 of the embeddings (position of [CLS], token type 0) learns; in the released
     code it does not."""
+    zero_padding_rows: bool = False
+    """Whether row 0 of the word, position and type embeddings starts at zero, as in Hugging Face,
+    instead of random, as released."""
+    token_type: bool = True
+    """Whether the embedding of token type 0 is added to every token; the paper has none. The table
+    is a part of the model either way, so that weights move by name."""
 
     @model_validator(mode="after")
     def _heads_divide_hidden(self) -> "ModelConfig":
@@ -66,29 +80,69 @@ class ModelConfig(Section):
 
 
 class ObjectivesConfig(Section):
-    """The five pretraining tasks; the defaults are the released code (preset ``lxmert``)."""
+    """The five pretraining tasks; the defaults are the released code (preset ``lxmert``).
+
+    ``model/README.md`` has the table of who does what. A task with weight 0 is off: its head's
+    decoder is not run.
+    """
 
     mismatch_rate: Fraction = 0.5
+    """Share of the pairs that are given the sentence of another image."""
     token_mask_rate: Fraction = 0.15
+    """Chance of each word piece to become a target."""
+    token_replace_fraction: Fraction = 0.8
+    """Share of the chosen tokens that become [MASK]."""
+    token_random_fraction: Fraction = 0.1
+    """Share of the chosen tokens that become a random one; the rest stays as it is."""
     object_mask_rate: Fraction = 0.15
-    replace_fraction: Fraction = 0.8
-    """Share of the masked tokens (objects) that become [MASK] (zeros)."""
-    random_fraction: Fraction = 0.1
-    """Share that become a random token (the feature of another object); the rest stays."""
+    """Chance of each object to become a target."""
+    object_replace_fraction: Fraction = 0.8
+    """Share of the chosen objects whose feature becomes zeros."""
+    object_random_fraction: Fraction = 0.1
+    """Share of the chosen objects that get the feature of another; the rest stays as it is."""
     label_scope: Literal["all", "masked"] = "all"
     """Which objects the two label losses cover: the released code covers all, the paper masked."""
     weigh_labels_by_score: bool = True
+    """Whether a label counts as much as the detector was sure of it."""
     feature_loss: Literal["smooth_l1", "l2"] = "smooth_l1"
-    visual_weight: NonNegative = 1 / 0.15
+    """Regression of RoI features: SmoothL1 (beta 1) or squared error, averaged over features."""
+    visual_mean_over: Literal["all", "masked"] = "all"
+    """What the three visual losses are divided by: all objects, as released with the weight
+    1/0.15, or the masked ones, with which the weight 1 is as strong (given
+    ``label_scope = "masked"``)."""
     masked_lm_weight: NonNegative = 1.0
     matching_weight: NonNegative = 1.0
+    object_label_weight: NonNegative = 1 / 0.15
+    attribute_label_weight: NonNegative = 1 / 0.15
+    roi_feature_weight: NonNegative = 1 / 0.15
     image_qa_weight: NonNegative = 1.0
+    image_qa_stages: Stages = ()
+    """(first step, weight) pairs, steps ascending: from that optimiser step on, the weight takes
+    the place of ``image_qa_weight``. ``[[0, 0.0], [335000, 2.0]]`` is the two-stage protocol."""
+    loss_norm: Literal["global", "per_replica"] = "global"
+    """``global``: sums over counts of all ranks and micro-batches, the same for any number of
+    them. ``per_replica``: the mean of each micro-batch of each rank, then averaged, as the
+    released code's DataParallel does."""
 
     @model_validator(mode="after")
     def _fractions_fit(self) -> "ObjectivesConfig":
-        if self.replace_fraction + self.random_fraction > 1:
-            raise ValueError("replace_fraction + random_fraction must be at most 1")
+        for thing in ("token", "object"):
+            names = f"{thing}_replace_fraction", f"{thing}_random_fraction"
+            if sum(getattr(self, name) for name in names) > 1:
+                raise ValueError(f"{names[0]} + {names[1]} must be at most 1")
         return self
+
+    @model_validator(mode="after")
+    def _stages_ascend(self) -> "ObjectivesConfig":
+        steps = [step for step, _ in self.image_qa_stages]
+        if any(later <= earlier for earlier, later in pairwise(steps)):
+            raise ValueError(f"the steps of image_qa_stages must ascend, and are {steps}")
+        return self
+
+    def image_qa_weight_at(self, step: int) -> float:
+        """Weight of image question answering in optimiser step ``step`` (from 0)."""
+        begun = [weight for first, weight in self.image_qa_stages if first <= step]
+        return begun[-1] if begun else self.image_qa_weight
 
 
 class OptimizerConfig(Section):
@@ -101,6 +155,10 @@ class OptimizerConfig(Section):
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     eps: Positive = 1e-6
     weight_decay: NonNegative = 0.01
+    """Decoupled: multiplied by the scheduled rate, not by the gradient's scale."""
+    decay_exclude: Literal["none", "bias_and_norm"] = "none"
+    """What is not decayed; the released code decays everything. ``bias_and_norm`` leaves biases
+    and LayerNorm weights alone."""
     warmup_fraction: Fraction = 0.05
     clip_norm: NonNegative = 1.0
     """Global gradient norm; 0 switches clipping off."""
@@ -118,6 +176,13 @@ class TrainConfig(Section):
     """Pairs per forward of one rank; smaller than the rank's share means accumulation."""
     precision: Literal["fp32", "bf16"] = "fp32"
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
+    activation_checkpointing: bool = False
+    """Compute the activations of each layer again in the backward pass instead of keeping them."""
+    compile: bool = False
+    """Compile the task with torch.compile; it pays on GPUs, once it has taken its minutes."""
+    shape_multiple: Count = 1
+    """Numbers of packed rows are rounded up to a multiple of this, and sentences are attended to at
+    ``data.max_tokens``, so that compiled code meets few shapes; 1 leaves them as they are."""
     log_every: Count = 10
     """Steps between two lines of metrics."""
     validate_every: Annotated[int, Field(ge=0)] = 0

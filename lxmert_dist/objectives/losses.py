@@ -1,7 +1,8 @@
 """The losses, as sums of terms in float32, and their accuracies (paper, section 3.1).
 
-The loop divides sums by global counts, so a loss depends neither on the number of ranks nor on
-accumulation, and a batch without a single term gives 0 and zero gradients, never NaN.
+The loop divides sums by counts (``objectives.loss_norm``), so with global ones a loss depends
+neither on the number of ranks nor on accumulation, and a batch without a single term gives 0 and
+zero gradients, never NaN.
 
 Shapes: L labelled things of any rank, C classes, M masked objects, F feature width, B pairs,
 A answers.
@@ -25,13 +26,13 @@ def cross_entropy_sum(
 
 
 def weighted_cross_entropy_sum(
-    logits: Float[Tensor, "B O C"],
-    labels: Int64[Tensor, "B O"],
-    weights: Float[Tensor, "B O"],
+    logits: Float[Tensor, "*L C"],
+    labels: Int64[Tensor, "*L"],
+    weights: Float[Tensor, "*L"],
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of every object times its weight >= 0 (0 leaves it out)."""
+    """Cross-entropy of every object times its weight >= 0; 0 and ``IGNORED`` leave it out."""
     terms = functional.cross_entropy(
-        logits.flatten(0, 1).float(), labels.flatten(), reduction="none"
+        logits.flatten(0, -2).float(), labels.flatten(), ignore_index=IGNORED, reduction="none"
     )
     return (terms * weights.flatten().float()).sum()
 

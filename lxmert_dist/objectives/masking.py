@@ -1,7 +1,8 @@
 """Which word pieces and objects are hidden, and behind what (paper, sections 3.1.1 and 3.1.2).
 
 Every draw is keyed by (seed, epoch, pair id, position), so it depends neither on the batch nor on
-the padding. Shapes: B pairs, T tokens, O objects, F feature width, M swapped objects.
+the padding; pairs that share an image share its objects' draws. Shapes: B pairs, T tokens, I
+images, O objects, F feature width, M swapped objects.
 """
 
 from typing import NamedTuple
@@ -24,8 +25,8 @@ class MaskedTokens(NamedTuple):
 class MaskedObjects(NamedTuple):
     """``chosen`` is True where the feature was zeroed, swapped or kept as a target."""
 
-    roi_features: Float[np.ndarray, "B O F"]
-    chosen: Bool[np.ndarray, "B O"]
+    roi_features: Float[np.ndarray, "I O F"]
+    chosen: Bool[np.ndarray, "I O"]
 
 
 def mask_tokens(
@@ -56,7 +57,9 @@ def mask_tokens(
         uniform(seed, epoch, ids, Purpose.TOKEN_MASK, positions) < objectives.token_mask_rate
     )
     fate = uniform(seed, epoch, ids, Purpose.TOKEN_REPLACEMENT, positions)
-    replaced, randomised = _split(chosen, fate, objectives)
+    replaced, randomised = _split(
+        chosen, fate, objectives.token_replace_fraction, objectives.token_random_fraction
+    )
     drawn = integers(
         seed, epoch, ids, Purpose.TOKEN_RANDOM, positions, below=spec.vocab_size
     )  # (B, T)
@@ -69,17 +72,19 @@ def mask_objects(
 ) -> MaskedObjects:
     """Hide features: zeros, the feature of a donor, or nothing. Boxes stay.
 
-    The donor's image is uniform over the pair's donor pool, its object uniform over the image;
-    the pair's own image may be drawn, as in the released code.
+    The donor's image is uniform over the image's donor pool, its object uniform over that image;
+    the image itself may be drawn, as in the released code.
     """
     num_objects = batch.roi_features.shape[1]
     objects = np.arange(num_objects)  # (O,)
-    ids = batch.pair_ids[:, None]
+    keys = batch.object_keys[:, None]
     chosen = (
-        uniform(seed, epoch, ids, Purpose.OBJECT_MASK, objects) < objectives.object_mask_rate
-    )  # (B, O)
-    fate = uniform(seed, epoch, ids, Purpose.OBJECT_REPLACEMENT, objects)
-    replaced, swapped = _split(chosen, fate, objectives)
+        uniform(seed, epoch, keys, Purpose.OBJECT_MASK, objects) < objectives.object_mask_rate
+    )  # (I, O)
+    fate = uniform(seed, epoch, keys, Purpose.OBJECT_REPLACEMENT, objects)
+    replaced, swapped = _split(
+        chosen, fate, objectives.object_replace_fraction, objectives.object_random_fraction
+    )
     features = batch.roi_features.copy()
     features[replaced] = 0
     for number in np.unique(batch.pool_ids):
@@ -87,7 +92,7 @@ def mask_objects(
         rows, columns = np.nonzero(swapped & (batch.pool_ids == number)[:, None])  # (M,) each
         if not rows.size:
             continue
-        key = (seed, epoch, batch.pair_ids[rows])
+        key = (seed, epoch, batch.object_keys[rows])
         features[rows, columns] = pool.gather(
             integers(*key, Purpose.DONOR_IMAGE, columns, below=pool.num_images),
             integers(*key, Purpose.DONOR_OBJECT, columns, below=num_objects),
@@ -96,11 +101,12 @@ def mask_objects(
 
 
 def _split(
-    chosen: Bool[np.ndarray, "B L"],
-    fate: Float[np.ndarray, "B L"],
-    objectives: ObjectivesConfig,
-) -> tuple[Bool[np.ndarray, "B L"], Bool[np.ndarray, "B L"]]:
+    chosen: Bool[np.ndarray, "N L"],
+    fate: Float[np.ndarray, "N L"],
+    replace_fraction: float,
+    random_fraction: float,
+) -> tuple[Bool[np.ndarray, "N L"], Bool[np.ndarray, "N L"]]:
     """The chosen that are replaced, and those that get a random stand-in."""
-    replaced = chosen & (fate < objectives.replace_fraction)
-    either = chosen & (fate < objectives.replace_fraction + objectives.random_fraction)
+    replaced = chosen & (fate < replace_fraction)
+    either = chosen & (fate < replace_fraction + random_fraction)
     return replaced, either & ~replaced

@@ -36,7 +36,6 @@ class Engine:
         self.accumulation = int(settings["gradient_accumulation_steps"])
         self._stage = config.train.zero_stage
         self._world = world
-        self._clip = config.optimizer.clip_norm
         task.to(world.device)
         self._client = build_optimizer(
             config.optimizer, [p for p in task.parameters() if p.requires_grad]
@@ -45,6 +44,8 @@ class Engine:
             model=task, optimizer=self._client, config=settings, dist_init_required=False
         )
         self._create_moments()
+        if config.train.compile:
+            self._engine.compile()
 
     def __call__(self, batch: MicroBatch) -> LossReport:
         """The task's losses on one micro-batch, as sums."""
@@ -157,7 +158,7 @@ class Engine:
         """A parameter that is not trained, whole on this rank."""
         if not hasattr(parameter, "ds_id"):
             return parameter
-        from deepspeed.zero import GatheredParameters
+        from deepspeed.runtime.zero import GatheredParameters
 
         with GatheredParameters([parameter]):
             return parameter.detach().clone()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from lxmert_dist import keyed
+from lxmert_dist.config import PretrainConfig
 from lxmert_dist.errors import NonFiniteLossError
 from lxmert_dist.keyed import Purpose
 from lxmert_dist.schema import StepBatch
@@ -87,24 +88,22 @@ class Trainer:
         return self.step % (every or self.job.steps_per_epoch) == 0
 
     def _step(self, batch: StepBatch) -> None:
-        """One optimiser step.
-
-        Losses are divided by counts over all ranks and micro-batches, so that neither the number
-        of ranks nor accumulation changes what is trained.
-        """
+        """One optimiser step."""
         job, world = self.job, self.world
         names = job.task.loss_names
         # Dropout is a function of the step and the rank, so a resumed run repeats it.
         key = keyed.bits(job.config.seed, 0, self.step, Purpose.DROPOUT, world.rank)
         torch.manual_seed(int(key) >> 1)
         self.engine.train()
-        counts = total({n: sum(m.counts[n] for m in batch.micro_batches) for n in names}, world)
-        weights = job.task.loss_weights
+        weights = job.task.loss_weights_at(self.step)
         seen = Meter()
-        for number, micro_batch in enumerate(batch.micro_batches, start=1):
+        divisors = self._divisors(batch)
+        for number, (micro_batch, by) in enumerate(
+            zip(batch.micro_batches, divisors, strict=True), start=1
+        ):
             report = self.engine(micro_batch)
             seen.add(report, micro_batch.counts)
-            terms = [weights[n] * report.losses[n] / max(counts[n], 1.0) for n in names]
+            terms = [weights[n] * report.losses[n] / by[n] for n in names]
             self.engine.backward(torch.stack(terms).sum())
             if number < len(batch.micro_batches):
                 self.engine.end_micro_batch()
@@ -119,12 +118,28 @@ class Trainer:
         losses = {n: means[n] for n in names if n in means}
         self.recorder.ledger(self.step, batch.epoch, identity, losses)
 
+    def _divisors(self, batch: StepBatch) -> list[Mapping[str, float]]:
+        """What divides the sum of each loss's terms, for each of this rank's micro-batches.
+
+        ``global``: the count over all ranks and micro-batches, so that neither changes what is
+        trained. ``per_replica``: the micro-batch's own count, and the number of micro-batches of
+        all ranks, over which the means are averaged (spec, section 2). A count is at least 1: a
+        task without a label has the loss 0, where the released code has NaN.
+        """
+        config, names = self.job.config, self.job.task.loss_names
+        parts = batch.micro_batches
+        if isinstance(config, PretrainConfig) and config.objectives.loss_norm == "per_replica":
+            means = len(parts) * self.world.size
+            return [{n: max(part.counts[n], 1.0) * means for n in names} for part in parts]
+        counts = total({n: sum(part.counts[n] for part in parts) for n in names}, self.world)
+        return [{n: max(counts[n], 1.0) for n in names}] * len(parts)
+
     def _log(self, progress: Progress) -> None:
-        """Log the means since the last time."""
+        """Log the means since the last time, and their total by the weights of the last step."""
         job = self.job
         metrics = self.meter.means()
-        weighted = {n: w * metrics.get(n, 0.0) for n, w in job.task.loss_weights.items()}
-        metrics["loss"] = sum(weighted.values())
+        weights = job.task.loss_weights_at(self.step - 1)
+        metrics["loss"] = sum(w * metrics.get(n, 0.0) for n, w in weights.items())
         metrics |= self.latest | self.clock.rates(job.config.train.global_batch_size)
         self.meter, self.clock = Meter(), Clock()
         progress.show(metrics, job.task.loss_names)

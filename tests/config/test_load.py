@@ -67,6 +67,12 @@ def test_overrides_are_typed():
         ("train.zero_stage=4", "train.zero_stage: input should be less than or equal to 3, got 4"),
         ("train.precision=fp8", "'fp32' or 'bf16'"),
         ("objectives.mismatch_rate=1.5", "objectives.mismatch_rate"),
+        ("objectives.token_random_fraction=0.3", "token_replace_fraction + token_random_fraction"),
+        ("objectives.object_replace_fraction=1", "object_replace_fraction + object_random_fract"),
+        ("objectives.image_qa_stages=[[5, 0.0], [5, 1.0]]", "must ascend, and are [5, 5]"),
+        ("objectives.image_qa_stages=[[0.5, 1.0]]", "image_qa_stages.0.0: input should be a valid"),
+        ("objectives.image_qa_stages=[[0, -1.0]]", "image_qa_stages.0.1: input should be greater"),
+        ("objectives.image_qa_stages=3", "image_qa_stages: input should be a valid array, got 3"),
         ("train.epochs", "KEY=VALUE"),
         ("train.epochs=3\nx=4", "train.epochs: input should be a valid integer"),
         ('train.epochs="3"', "train.epochs: input should be a valid integer, got '3'"),
@@ -97,7 +103,9 @@ def test_a_missing_setting_or_file_and_broken_toml_are_named(tmp_path):
 
 
 def test_a_run_that_is_not_told_where_gets_a_directory_of_its_own():
-    assert load_config(PretrainConfig, None, ["name=x", "data.store=y"]).directory == "runs/x"
+    for init in ("scratch", "runs/y"):
+        settings = ["name=x", "data.store=y", f"init={init}"]
+        assert load_config(PretrainConfig, None, settings).directory == "runs/x"
     for init, directory in (("scratch", "runs/x_scratch"), ("runs/y", "runs/x")):
         settings = ["name=x", "data.store=y", f"init={init}"]
         assert load_config(FinetuneConfig, None, settings).directory == directory
@@ -105,10 +113,32 @@ def test_a_run_that_is_not_told_where_gets_a_directory_of_its_own():
 
 def test_the_fingerprint_follows_what_is_trained_only():
     plain = load().fingerprint()
-    for same in ("name=y", "directory=z", "train.zero_stage=3", "data.store=s3://b/x"):
+    for same in (
+        "name=y",
+        "directory=z",
+        "data.store=s3://b/x",
+        "train.zero_stage=3",
+        "train.micro_batch_size=64",
+        "train.activation_checkpointing=true",
+        "train.compile=true",
+        "train.shape_multiple=64",
+    ):
         assert load(same).fingerprint() == plain
-    for other in ("seed=1", "train.epochs=3", "objectives.mismatch_rate=0.4", "data.lanes=4"):
+    for other in (
+        "seed=1",
+        "init=runs/y",
+        "train.epochs=3",
+        "objectives.mismatch_rate=0.4",
+        "objectives.image_qa_stages=[[0, 0.0]]",
+        "data.lanes=4",
+        "data.pairs_per_image=2",
+    ):
         assert load(other).fingerprint() != plain
+
+
+def test_the_micro_batch_changes_what_is_trained_where_it_is_a_replica():
+    replicas = "objectives.loss_norm=per_replica"
+    assert load(replicas).fingerprint() != load(replicas, "train.micro_batch_size=64").fingerprint()
 
 
 def test_deepspeed_is_told_what_the_settings_say():

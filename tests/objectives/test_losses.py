@@ -36,6 +36,15 @@ def test_weighted_cross_entropy() -> None:
     )
 
 
+def test_weighted_cross_entropy_leaves_out_what_is_ignored() -> None:
+    logits, labels = randn(4, 5), torch.tensor([1, IGNORED, 4, IGNORED])
+    kept = labels != IGNORED
+    torch.testing.assert_close(
+        weighted_cross_entropy_sum(logits, labels, torch.ones(4)),
+        cross_entropy_sum(logits[kept], labels[kept]),
+    )
+
+
 def test_feature_regression() -> None:
     predicted, original = 3 * randn(5, 8), randn(5, 8)
     error = (predicted - original).abs()

@@ -1,4 +1,4 @@
-"""Rates and independence of the masks. Bounds are 5 standard deviations of the binomial."""
+"""What masking touches and what it leaves alone; its rates are in ``test_statistics.py``."""
 
 from dataclasses import dataclass, replace
 
@@ -36,10 +36,6 @@ class Pool:
         return np.repeat(names[:, None], SPEC.feature_dim, axis=1).astype(np.float32)
 
 
-def near(found: float, rate: float, draws: int) -> bool:
-    return abs(found - rate) < 5 * np.sqrt(rate * (1 - rate) / draws)
-
-
 def sentences(pairs: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     lengths = 3 + np.arange(pairs) % (width - 2)
     columns = np.arange(width)
@@ -56,7 +52,9 @@ def batch(pairs: int, images: int = 40) -> PairBatch:
         epoch=0,
         step=0,
         pair_ids=np.arange(pairs),
+        image_index=np.arange(pairs),
         image_rows=np.arange(pairs),
+        object_keys=np.arange(pairs),
         roi_features=np.full((*shape, SPEC.feature_dim), -1, np.float32),
         boxes=np.zeros((*shape, 4), np.float32),
         object_ids=zeros,
@@ -68,39 +66,25 @@ def batch(pairs: int, images: int = 40) -> PairBatch:
     )
 
 
-def test_token_rates() -> None:
-    ids, lengths, pairs = sentences(20_000, 20)
+def test_only_words_are_chosen_and_the_labels_are_what_was_there() -> None:
+    ids, lengths, pairs = sentences(2000, 20)
     masked = mask_tokens(ids, lengths, pairs, SPEC, OBJECTIVES, seed=1, epoch=0)
     chosen = masked.labels != IGNORED
-    words = ids == WORD
-    assert words.sum() >= 1e5
-    assert not chosen[~words].any(), "special tokens and padding are never chosen"
+    assert chosen.any()
+    assert not chosen[ids != WORD].any(), "special tokens and padding are never chosen"
     assert (masked.labels[chosen] == ids[chosen]).all()
     assert (masked.token_ids[~chosen] == ids[~chosen]).all()
-    assert near(chosen.sum() / words.sum(), 0.15, words.sum())
-    seen, draws = masked.token_ids[chosen], chosen.sum()
-    vocab = SPEC.vocab_size
-    assert near((seen == SPEC.mask_id).mean(), 0.8 + 0.1 / vocab, draws)
-    assert near((seen == WORD).mean(), 0.1 + 0.1 / vocab, draws)
-    rest = seen[(seen != SPEC.mask_id) & (seen != WORD)]
-    counts = np.bincount(rest, minlength=vocab)
-    others = np.delete(counts, [SPEC.mask_id, WORD])
-    assert others.min() > 0, "the whole vocabulary is drawn from, special tokens included"
-    expected = others.mean()
-    assert ((others - expected) ** 2 / expected).sum() < 48 + 5 * np.sqrt(2 * 48)  # chi-squared
 
 
-def test_token_positions_are_equally_likely_and_epochs_differ() -> None:
-    ids, lengths, pairs = sentences(30_000, 6)
-    full = lengths == 6
+@pytest.mark.parametrize("other", [{"epoch": 1}, {"seed": 2}])
+def test_epochs_and_seeds_mask_other_tokens(other: dict[str, int]) -> None:
+    ids, lengths, pairs = sentences(2000, 20)
+    key = {"seed": 1, "epoch": 0}
     first, second = (
-        mask_tokens(ids, lengths, pairs, SPEC, OBJECTIVES, seed=1, epoch=epoch).labels[full]
-        != IGNORED
-        for epoch in (0, 1)
+        mask_tokens(ids, lengths, pairs, SPEC, OBJECTIVES, **k).labels != IGNORED
+        for k in (key, key | other)
     )
-    for column in range(1, 5):
-        assert near(first[:, column].mean(), 0.15, len(first))
-    assert near((first & second)[:, 1:5].mean(), 0.15**2, 4 * len(first))
+    assert 0 < (first & second).sum() < 0.3 * first.sum()  # 0.15 where they are independent
 
 
 def test_token_masks_depend_neither_on_batch_nor_on_padding() -> None:
@@ -114,49 +98,56 @@ def test_token_masks_depend_neither_on_batch_nor_on_padding() -> None:
     assert (part.labels[:, 12:] == IGNORED).all()
 
 
-@pytest.mark.parametrize(("replace_fraction", "random_fraction"), [(1, 0), (0, 1), (0, 0)])
-def test_token_fates(replace_fraction: float, random_fraction: float) -> None:
+@pytest.mark.parametrize(("replaced", "random"), [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0)])
+def test_token_fates(replaced: float, random: float) -> None:
     objectives = ObjectivesConfig(
-        token_mask_rate=1.0,
-        replace_fraction=float(replace_fraction),
-        random_fraction=float(random_fraction),
+        token_mask_rate=1.0, token_replace_fraction=replaced, token_random_fraction=random
     )
     ids, lengths, pairs = sentences(200, 12)
     seen = mask_tokens(ids, lengths, pairs, SPEC, objectives, seed=1, epoch=0).token_ids
     words = seen[ids == WORD]
-    if replace_fraction:
+    if replaced:
         assert (words == SPEC.mask_id).all()
-    elif random_fraction:
+    elif random:
         assert len(np.unique(words)) == SPEC.vocab_size
     else:
         assert (words == WORD).all()
 
 
-def test_object_rates() -> None:
-    raw = batch(40_000)
+@pytest.mark.parametrize(("zeroed", "swapped"), [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0)])
+def test_object_fates(zeroed: float, swapped: float) -> None:
+    objectives = ObjectivesConfig(
+        object_mask_rate=1.0, object_replace_fraction=zeroed, object_random_fraction=swapped
+    )
+    masked = mask_objects(batch(50), objectives, seed=1, epoch=0)
+    assert masked.chosen.all()
+    fate = 0 if zeroed else 1 if swapped else -1
+    assert (np.sign(masked.roi_features) == fate).all()
+
+
+def test_objects_that_are_not_chosen_and_the_raw_batch_stay() -> None:
+    raw = batch(500)
     masked = mask_objects(raw, OBJECTIVES, seed=1, epoch=0)
-    total = masked.chosen.size
-    assert total >= 1e5
-    assert near(masked.chosen.mean(), 0.15, total)
-    first = masked.roi_features[..., 0]
-    assert (first[~masked.chosen] == -1).all()
-    fates, draws = first[masked.chosen], masked.chosen.sum()
-    assert near((fates == 0).mean(), 0.8, draws)
-    assert near((fates > 0).mean(), 0.1, draws)
-    assert near((fates == -1).mean(), 0.1, draws)
-    assert (raw.roi_features == -1).all(), "the raw batch is left alone"
+    assert masked.chosen.any()
+    assert (masked.roi_features[~masked.chosen] == -1).all()
+    assert (raw.roi_features == -1).all()
 
 
-def test_donors_are_uniform_over_the_pool_of_the_pair() -> None:
-    objectives = ObjectivesConfig(object_mask_rate=1.0, replace_fraction=0.0, random_fraction=1.0)
-    names = mask_objects(batch(40_000), objectives, seed=1, epoch=0).roi_features[..., 0]
-    large, small = names[0::2].astype(int).ravel() - 1, names[1::2].astype(int).ravel() - 1
-    for drawn, size in ((large, 40 * 6), (small, 1 * 6)):
-        counts = np.bincount(drawn, minlength=size)
-        assert len(counts) == size
-        expected = drawn.size / size
-        free = size - 1
-        assert ((counts - expected) ** 2 / expected).sum() < free + 5 * np.sqrt(2 * free)
+def test_donors_are_of_the_pool_of_the_image() -> None:
+    objectives = ObjectivesConfig(
+        object_mask_rate=1.0, object_replace_fraction=0.0, object_random_fraction=1.0
+    )
+    names = mask_objects(batch(2000), objectives, seed=1, epoch=0).roi_features[..., 0]
+    for pool, images in ((0, 40), (1, 1)):
+        drawn = np.unique(names[pool::2]) - 1
+        assert (drawn == np.arange(images * SPEC.num_objects)).all()
+
+
+def test_images_with_the_same_key_have_the_same_mask() -> None:
+    raw = replace(batch(60), object_keys=np.repeat(np.arange(30), 2))
+    chosen = mask_objects(raw, OBJECTIVES, seed=1, epoch=0).chosen
+    assert (chosen[0::2] == chosen[1::2]).all()
+    assert (chosen[0:-2:2] != chosen[2::2]).any()
 
 
 def test_object_masks_do_not_depend_on_the_batch() -> None:

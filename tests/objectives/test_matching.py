@@ -1,4 +1,4 @@
-"""Mismatched sentences: rate, uniformity, never of the same image."""
+"""Mismatched sentences, never of the same image; their shares are in ``test_statistics.py``."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def draw(
 
 
 def many(
-    candidates: np.ndarray | None = None, epochs: int = 3000, rate: float = 0.5
+    candidates: np.ndarray | None = None, rate: float = 0.5, epochs: int = 100
 ) -> tuple[np.ndarray, DrawnSentences]:
     """Pairs of some images over many epochs."""
     pairs = np.arange(PAIRS)
@@ -30,24 +30,16 @@ def many(
     return np.tile(pairs, epochs), DrawnSentences(drawn, matched)
 
 
-def test_rate_and_uniform_negatives() -> None:
+def test_swapped_sentences_are_of_other_images_and_the_rest_are_their_own() -> None:
     pairs, drawn = many()
-    assert len(pairs) >= 1e5
-    assert abs(drawn.is_matched.mean() - 0.5) < 5 * 0.5 / np.sqrt(len(pairs))
+    assert drawn.is_matched.any()
     assert (drawn.pair_ids == pairs)[drawn.is_matched].all()
-    swapped = ~drawn.is_matched
-    assert (IMAGES[drawn.pair_ids] != IMAGES[pairs])[swapped].all()
-    for own in (0, 30, PAIRS - 1):
-        picks = drawn.pair_ids[swapped & (pairs == own)]
-        others = np.flatnonzero(~np.isin(IMAGES, IMAGES[own]))
-        counts = np.bincount(picks, minlength=PAIRS)[others]
-        expected, free = len(picks) / len(others), len(others) - 1
-        assert ((counts - expected) ** 2 / expected).sum() < free + 5 * np.sqrt(2 * free)
+    assert (IMAGES[drawn.pair_ids] != IMAGES[pairs])[~drawn.is_matched].all()
 
 
 def test_candidates_restrict_the_draw() -> None:
     candidates = np.array([0, 7, 20, 33, 49])
-    _, drawn = many(candidates, epochs=100, rate=1.0)
+    _, drawn = many(candidates, rate=1.0)
     assert set(drawn.pair_ids) == set(candidates)
 
 
