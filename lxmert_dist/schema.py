@@ -1,7 +1,9 @@
 """The records that rooms hand to each other, and the one legend of dimensions.
 
-Legend: B pairs, T tokens, O objects (RoIs), F feature width, H hidden, V vocabulary,
-A answers, N images, M masked positions.
+Legend: B pairs, T tokens of the longest sentence, W word pieces of all sentences together, O
+objects (RoIs) of an image, I images of a batch (I <= B: pairs may share one), F feature width, H
+hidden, V vocabulary, A answers; M masked word pieces, K masked objects of the images, R objects
+that are read, Q questions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -101,65 +103,137 @@ class DonorPool(Protocol):
 class PairBatch:
     """One rank's pairs of one optimiser step, as ``stream`` reads them; NumPy, on the host.
 
-    ``pair_ids`` index the split's sentence table, ``image_rows`` the rows of its arrays.
-    ``donors[pool_ids[i]]`` is the donor pool of pair i.
+    Pair i shows image ``image_index[i]`` of the batch; the index ascends without a gap, so each
+    image's pairs stand together. ``pair_ids`` index the split's sentence table, ``image_rows`` the
+    rows of its arrays. ``object_keys`` are the pair ids that key the draws of an image's objects;
+    ``donors[pool_ids[k]]`` is the donor pool of image k.
     """
 
     epoch: int
     step: int
     pair_ids: Int64[np.ndarray, " B"]
-    image_rows: Int64[np.ndarray, " B"]
-    roi_features: Float[np.ndarray, "B O F"]
-    boxes: Float32[np.ndarray, "B O 4"]
-    object_ids: Int64[np.ndarray, "B O"]
-    object_scores: Float32[np.ndarray, "B O"]
-    attribute_ids: Int64[np.ndarray, "B O"]
-    attribute_scores: Float32[np.ndarray, "B O"]
-    pool_ids: Int64[np.ndarray, " B"]
+    image_index: Int64[np.ndarray, " B"]
+    image_rows: Int64[np.ndarray, " I"]
+    object_keys: Int64[np.ndarray, " I"]
+    roi_features: Float[np.ndarray, "I O F"]
+    boxes: Float32[np.ndarray, "I O 4"]
+    object_ids: Int64[np.ndarray, "I O"]
+    object_scores: Float32[np.ndarray, "I O"]
+    attribute_ids: Int64[np.ndarray, "I O"]
+    attribute_scores: Float32[np.ndarray, "I O"]
+    pool_ids: Int64[np.ndarray, " I"]
     donors: Sequence[DonorPool]
 
     def select(self, rows: slice) -> "PairBatch":
-        """The pairs of a slice, for a micro-batch."""
-        per_pair = {
-            f.name: getattr(self, f.name)[rows]
-            for f in fields(self)
-            if f.name not in ("epoch", "step", "donors")
+        """The pairs of a slice with their images, for a micro-batch."""
+        index = self.image_index[rows]
+        images = slice(int(index[0]), int(index[-1]) + 1)
+        shared = ("epoch", "step", "donors", "pair_ids", "image_index")
+        per_image = {
+            f.name: getattr(self, f.name)[images] for f in fields(self) if f.name not in shared
         }
-        return replace(self, **per_pair)
+        return replace(
+            self, pair_ids=self.pair_ids[rows], image_index=index - index[0], **per_image
+        )
 
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """What the three encoders read.
+    """What the three encoders read: sentences without padding, and each image once.
 
-    ``token_ids`` begin with [CLS], end with [SEP] and are padded with the pad id;
-    ``attention_mask`` is True at real tokens. Boxes as in :class:`RoiRecord`.
+    A sentence begins with [CLS] and ends with [SEP]. Sentences stand one after the other; in a
+    (B, T) grid with a row for each, word piece w would stand at the flat place ``slots[w]``.
+    ``attention_mask`` is True at the grid's real word pieces; the W packed ones are these, and as
+    much padding as rounds W up (see :meth:`pack`). Boxes as in :class:`RoiRecord`.
     """
 
-    token_ids: Int64[Tensor, "B T"]
+    token_ids: Int64[Tensor, " W"]
+    slots: Int64[Tensor, " W"]
+    first_tokens: Int64[Tensor, " B"]
+    """Where each sentence's [CLS] is among the packed word pieces."""
     attention_mask: Bool[Tensor, "B T"]
-    roi_features: Float[Tensor, "B O F"]
-    boxes: Float[Tensor, "B O 4"]
+    roi_features: Float[Tensor, "I O F"]
+    boxes: Float[Tensor, "I O 4"]
+    image_index: Int64[Tensor, " B"]
+    """As in :class:`PairBatch`."""
+    object_mask: Bool[Tensor, "I O"] | None = None
+    """True at real objects, at least one in each row; None, the norm, is all."""
+
+    @classmethod
+    def pack(
+        cls,
+        token_ids: Int64[Tensor, "B T"],
+        attention_mask: Bool[Tensor, "B T"],
+        roi_features: Float[Tensor, "I O F"],
+        boxes: Float[Tensor, "I O 4"],
+        image_index: Int64[Tensor, " B"] | None = None,
+        *,
+        object_mask: Bool[Tensor, "I O"] | None = None,
+        multiple: int = 1,
+    ) -> "ModelInputs":
+        """Drop the padding of a batch, on the host.
+
+        Args:
+            token_ids: padded at the end of each row.
+            attention_mask: True at real tokens, at least at the first of each row.
+            roi_features: of each image.
+            boxes: of each image.
+            image_index: None where every pair has an image of its own.
+            object_mask: see the field.
+            multiple: W is rounded up to a multiple of this with padding of the grid, while there
+                is some; nothing attends to it.
+        """
+        packed = attention_mask.flatten()  # (B * T,)
+        missing = -int(packed.sum()) % multiple
+        packed = packed.index_fill(0, (~packed).nonzero().flatten()[:missing], True)
+        slots = packed.nonzero().flatten()  # (W,)
+        return cls(
+            token_ids=token_ids.flatten()[slots],
+            slots=slots,
+            first_tokens=(slots % token_ids.shape[1] == 0).nonzero().flatten(),
+            attention_mask=attention_mask,
+            roi_features=roi_features,
+            boxes=boxes,
+            image_index=torch.arange(len(token_ids)) if image_index is None else image_index,
+            object_mask=object_mask,
+        )
+
+    def padded_token_ids(self) -> Int64[Tensor, "B T"]:
+        """The sentences as rows of a grid, with 0 behind their ends."""
+        grid = self.token_ids.new_zeros(self.attention_mask.numel())
+        return grid.index_copy(0, self.slots, self.token_ids).view_as(self.attention_mask)
 
 
 @dataclass(frozen=True)
 class PretrainTargets:
-    """What the five tasks are trained to say; ``IGNORED`` marks what takes no part.
+    """What the five tasks are trained to say.
 
-    ``is_matched``: 1 where the sentence belongs to the image, 0 where it was swapped.
+    Rows of word pieces and of objects are those of the flat (W) and (B * O) arrays. An index whose
+    label is ``IGNORED`` only rounds up the number of rows, and takes no part.
+
     ``masked_objects``: True where the feature was chosen for masking (zeroed, swapped or kept);
     ``roi_features`` holds the original features of those objects, in row-major order.
     """
 
-    masked_lm: Int64[Tensor, "B T"]
+    masked_tokens: Int64[Tensor, " M"]
+    """Rows of the masked word pieces."""
+    masked_lm: Int64[Tensor, " M"]
+    """Their original ids."""
     is_matched: Int64[Tensor, " B"]
-    object_ids: Int64[Tensor, "B O"]
-    object_scores: Float[Tensor, "B O"]
-    attribute_ids: Int64[Tensor, "B O"]
-    attribute_scores: Float[Tensor, "B O"]
-    masked_objects: Bool[Tensor, "B O"]
-    roi_features: Float[Tensor, "M F"]
-    answer_ids: Int64[Tensor, " B"]
+    """1 where the sentence belongs to the image, 0 where it was swapped."""
+    object_ids: Int64[Tensor, "I O"]
+    object_scores: Float[Tensor, "I O"]
+    attribute_ids: Int64[Tensor, "I O"]
+    attribute_scores: Float[Tensor, "I O"]
+    masked_objects: Bool[Tensor, "I O"]
+    roi_features: Float[Tensor, "K F"]
+    masked_object_rows: Int64[Tensor, " R"]
+    """Rows of each pair's masked objects."""
+    original_rows: Int64[Tensor, " R"]
+    """Which of ``roi_features`` each was."""
+    questions: Int64[Tensor, " Q"]
+    """The pairs that are asked for an answer."""
+    answer_ids: Int64[Tensor, " Q"]
 
 
 @dataclass(frozen=True)
@@ -225,5 +299,6 @@ class LossReport:
 
 
 def _to(record, device: torch.device):  # type: ignore[no-untyped-def]
-    moved = {f.name: getattr(record, f.name).to(device, non_blocking=True) for f in fields(record)}
+    tensors = {f.name: getattr(record, f.name) for f in fields(record)}
+    moved = {k: v.to(device, non_blocking=True) for k, v in tensors.items() if v is not None}
     return replace(record, **moved)

@@ -1,13 +1,13 @@
 """The heads of the five pretraining tasks and of question answering (paper, section 3).
 
-Shapes: B pairs, O objects, H hidden, V vocabulary, A answers, F feature width, M masked
-positions or objects.
+Shapes: B pairs, R objects that are read, H hidden, V vocabulary, A answers, F feature width,
+M masked word pieces or objects.
 """
 
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -42,10 +42,10 @@ class MaskedLanguageHead(nn.Module):
         initialize(self, config.initializer_range)
 
     def forward(
-        self, hidden: Float[Tensor, "M H"], word_weight: Float[Tensor, "V H"]
+        self, hidden: Float[Tensor, "M H"], word_table: Float[Tensor, "V H"]
     ) -> Float[Tensor, "M V"]:
         """Logits at the masked positions only."""
-        return functional.linear(self.transform(hidden), word_weight, self.bias)
+        return functional.linear(self.transform(hidden), word_table, self.bias)
 
 
 class MatchingHead(nn.Module):
@@ -64,11 +64,11 @@ class MatchingHead(nn.Module):
 
 
 class VisualPredictions(NamedTuple):
-    """What the visual head says of the objects; features only of the masked ones."""
+    """What the visual head says of objects; None where it was not asked."""
 
-    object_logits: Float[Tensor, "B O C"]
-    attribute_logits: Float[Tensor, "B O D"]
-    roi_features: Float[Tensor, "M F"]
+    object_logits: Float[Tensor, "R C"] | None
+    attribute_logits: Float[Tensor, "R D"] | None
+    roi_features: Float[Tensor, "M F"] | None
 
 
 class VisualHead(nn.Module):
@@ -85,14 +85,29 @@ class VisualHead(nn.Module):
         initialize(self, config.initializer_range)
 
     def forward(
-        self, vision: Float[Tensor, "B O H"], masked: Bool[Tensor, "B O"]
+        self,
+        vision: Float[Tensor, "R H"],
+        regressed: Int64[Tensor, " M"] | None = None,
+        *,
+        object_label: bool = True,
+        attribute_label: bool = True,
+        roi_feature: bool = True,
     ) -> VisualPredictions:
-        """Describe every object, and draw the features of those that are ``masked``."""
-        hidden = self.transform(vision)  # (B, O, H)
+        """Describe objects.
+
+        Args:
+            vision: the objects.
+            regressed: the rows whose features are drawn; None is all.
+            object_label: whether to run this decoder.
+            attribute_label: whether to run this decoder.
+            roi_feature: whether to run this decoder.
+        """
+        hidden = self.transform(vision)  # (R, H)
+        seen = hidden if regressed is None else hidden.index_select(0, regressed)
         return VisualPredictions(
-            self.object_label(hidden),
-            self.attribute_label(hidden),
-            self.roi_feature(hidden[masked]),
+            self.object_label(hidden) if object_label else None,
+            self.attribute_label(hidden) if attribute_label else None,
+            self.roi_feature(seen) if roi_feature else None,
         )
 
 

@@ -1,16 +1,49 @@
 """Transformer layers of one sequence and of two (paper, section 2.2).
 
-Shapes: B pairs, L positions, T tokens, O objects, H hidden.
+Sequences are flat rows, see ``attention``. Shapes: B pairs, W packed word pieces, V objects of all
+images or pairs, R rows that are read, H hidden.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from lxmert_dist.config.sections import ModelConfig
-from lxmert_dist.model.attention import CrossAttention, SelfAttention
+from lxmert_dist.model.attention import CrossAttention, Layout, Rows, SelfAttention
+from lxmert_dist.model.dropout import Dropout
+
+
+class _ActivatedLinear(Function):
+    """W GELU(x) + b that keeps x for the backward pass, and not GELU(x), which is as large."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(hidden, weight)
+        return functional.linear(functional.gelu(hidden), weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        hidden, weight = ctx.saved_tensors
+        of_weight = gradient.t() @ functional.gelu(hidden)
+        of_hidden = torch.ops.aten.gelu_backward(gradient @ weight, hidden)
+        return of_hidden, of_weight, gradient.sum(0)
+
+
+class ActivatedLinear(nn.Linear):
+    """A projection of the exact GELU of its input."""
+
+    def forward(self, input: Float[Tensor, "R I"]) -> Float[Tensor, "R H"]:
+        """Activate, then project, row by row."""
+        result: Tensor = _ActivatedLinear.apply(input, self.weight, self.bias)
+        return result
 
 
 class FeedForward(nn.Module):
@@ -20,13 +53,13 @@ class FeedForward(nn.Module):
         """Build the two projections."""
         super().__init__()
         self.expand = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.contract = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.contract = ActivatedLinear(config.intermediate_size, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
 
-    def forward(self, hidden: Float[Tensor, "B L H"]) -> Float[Tensor, "B L H"]:
-        """One block."""
-        update = self.dropout(self.contract(functional.gelu(self.expand(hidden))))
+    def forward(self, hidden: Float[Tensor, "R H"]) -> Float[Tensor, "R H"]:
+        """One block, row by row."""
+        update = self.dropout(self.contract(self.expand(hidden)))
         result: Tensor = self.layer_norm(hidden + update)
         return result
 
@@ -41,10 +74,10 @@ class Layer(nn.Module):
         self.feed_forward = FeedForward(config)
 
     def forward(
-        self, hidden: Float[Tensor, "B L H"], mask: Bool[Tensor, "B L"] | None
-    ) -> Float[Tensor, "B L H"]:
-        """One layer; ``mask`` is True at the positions that may be looked at."""
-        result: Tensor = self.feed_forward(self.attention(hidden, mask))
+        self, hidden: Float[Tensor, "W H"], layout: Layout, rows: Rows | None = None
+    ) -> Float[Tensor, "R H"]:
+        """One layer; only ``rows`` come out, and are computed behind the attention."""
+        result: Tensor = self.feed_forward(self.attention(hidden, layout, rows))
         return result
 
 
@@ -64,20 +97,34 @@ class CrossLayer(nn.Module):
 
     def forward(
         self,
-        language: Float[Tensor, "B T H"],
-        vision: Float[Tensor, "B O H"],
-        language_mask: Bool[Tensor, "B T"] | None,
-        vision_mask: Bool[Tensor, "B O"] | None,
+        language: Float[Tensor, "W H"],
+        vision: Float[Tensor, "V H"],
+        words: Layout,
+        objects: Layout,
         *,
+        image_index: Int64[Tensor, " B"] | None = None,
+        word_rows: Int64[Tensor, " M"] | None = None,
+        object_rows: Int64[Tensor, " R"] | None = None,
         need_vision: bool = True,
-    ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B O H"]]:
-        """One layer; without ``need_vision`` the vision comes back as it was."""
+    ) -> tuple[Float[Tensor, "W2 H"], Float[Tensor, "V2 H"]]:
+        """One layer.
+
+        Args:
+            language: packed word pieces.
+            vision: as ``CrossAttention`` takes it.
+            words: layout of the language.
+            objects: layout of the objects of every pair.
+            image_index: as ``CrossAttention`` takes it.
+            word_rows: the rows of language that come out; None is all.
+            object_rows: the rows of vision that come out; None is all.
+            need_vision: off spares the visual branch; then the vision means nothing.
+        """
         language, vision = self.cross_attention(
-            language, vision, language_mask, vision_mask, need_vision=need_vision
+            language, vision, words, objects, image_index=image_index, need_vision=need_vision
         )
-        language = self.language(language, language_mask)
+        language = self.language(language, words, word_rows)
         if need_vision:
-            vision = self.vision(vision, vision_mask)
+            vision = self.vision(vision, objects, object_rows)
         return language, vision
 
 
@@ -88,13 +135,13 @@ class Encoder(nn.Module):
         """Build ``num_layers`` >= 0 layers."""
         super().__init__()
         self.layers = nn.ModuleList(Layer(config) for _ in range(num_layers))
+        self.recompute = False
+        """Whether the backward pass computes a layer again instead of keeping its inside."""
 
-    def forward(
-        self, hidden: Float[Tensor, "B L H"], mask: Bool[Tensor, "B L"] | None
-    ) -> Float[Tensor, "B L H"]:
-        """All layers; ``mask`` is True at the positions that may be looked at."""
+    def forward(self, hidden: Float[Tensor, "W H"], layout: Layout) -> Float[Tensor, "W H"]:
+        """All layers."""
         for layer in self.layers:
-            hidden = layer(hidden, mask)
+            hidden = _run(layer, self.recompute, hidden, layout)
         return hidden
 
 
@@ -105,30 +152,44 @@ class CrossModalityEncoder(nn.Module):
         """Build ``num_cross_layers`` layers."""
         super().__init__()
         self.layers = nn.ModuleList(CrossLayer(config) for _ in range(config.num_cross_layers))
+        self.recompute = False
+        """As in :class:`Encoder`."""
 
     def forward(
         self,
-        language: Float[Tensor, "B T H"],
-        vision: Float[Tensor, "B O H"],
-        language_mask: Bool[Tensor, "B T"] | None,
-        vision_mask: Bool[Tensor, "B O"] | None,
+        language: Float[Tensor, "W H"],
+        vision: Float[Tensor, "V H"],
+        words: Layout,
+        objects: Layout,
         *,
+        image_index: Int64[Tensor, " B"] | None = None,
+        word_rows: Int64[Tensor, " M"] | None = None,
+        object_rows: Int64[Tensor, " R"] | None = None,
         need_vision: bool = True,
-    ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B O H"] | None]:
-        """All layers; without ``need_vision`` the last one spares its visual branch."""
+    ) -> tuple[Float[Tensor, "W2 H"], Float[Tensor, "V2 H"]]:
+        """All layers; see :class:`CrossLayer`. What is not read, the last one does not compute."""
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
-            language, vision = layer(
-                language,
-                vision,
-                language_mask,
-                vision_mask,
-                need_vision=need_vision or index < last,
+            options: dict[str, Any] = {"image_index": image_index if index == 0 else None}
+            if index == last:
+                options |= {
+                    "word_rows": word_rows,
+                    "object_rows": object_rows,
+                    "need_vision": need_vision,
+                }
+            language, vision = _run(
+                layer, self.recompute, language, vision, words, objects, **options
             )
-        return language, vision if need_vision else None
+        return language, vision
 
     def last_visual_branch(self) -> Iterator[nn.Parameter]:
         """The parameters that take no part without ``need_vision``."""
         last = self.layers[-1]
         assert isinstance(last, CrossLayer)
         return last.vision.parameters()
+
+
+def _run(layer: nn.Module, recompute: bool, *args: Any, **options: Any) -> Any:
+    if recompute:
+        return checkpoint(layer, *args, use_reentrant=False, **options)
+    return layer(*args, **options)

@@ -1,15 +1,17 @@
 """The backbone: two embeddings, three encoders and a pooler (paper, section 2).
 
-Shapes: B pairs, T tokens, O objects, H hidden.
+Shapes: B pairs, W packed word pieces, I images, O objects of an image, H hidden, V vocabulary,
+M word pieces and R objects that are read.
 """
 
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from lxmert_dist.config.sections import ModelConfig
+from lxmert_dist.model.attention import Layout
 from lxmert_dist.model.embeddings import TextEmbedding, VisualEmbedding
 from lxmert_dist.model.initialization import initialize
 from lxmert_dist.model.layers import CrossModalityEncoder, Encoder
@@ -17,12 +19,16 @@ from lxmert_dist.schema import DataSpec, ModelInputs
 
 
 class EncoderOutput(NamedTuple):
-    """What the heads read; ``vision`` is None where it was not needed."""
+    """What the heads read."""
 
-    language: Float[Tensor, "B T H"]
-    vision: Float[Tensor, "B O H"] | None
+    language: Float[Tensor, "M H"]
+    """The word pieces that were asked for; else all, packed (W, H)."""
+    vision: Float[Tensor, "R H"] | None
+    """The objects that were asked for; else all of every pair (B * O, H)."""
     pooled: Float[Tensor, "B H"]
     """tanh of a projection of [CLS], in (-1, 1)."""
+    word_table: Float[Tensor, "V H"]
+    """The word embedding, with which masked word pieces are decoded."""
 
 
 class Pooler(nn.Module):
@@ -33,9 +39,9 @@ class Pooler(nn.Module):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, language: Float[Tensor, "B T H"]) -> Float[Tensor, "B H"]:
-        """Pool the sentences."""
-        return torch.tanh(self.dense(language[:, 0]))
+    def forward(self, first: Float[Tensor, "B H"]) -> Float[Tensor, "B H"]:
+        """Pool the sentences by their first tokens."""
+        return torch.tanh(self.dense(first))
 
 
 class LxmertModel(nn.Module):
@@ -56,34 +62,68 @@ class LxmertModel(nn.Module):
         self.cross_modality_encoder = CrossModalityEncoder(config)
         self.pooler = Pooler(config)
         initialize(self, config.initializer_range)
+        if config.zero_padding_rows:
+            self.text_embedding.clear_padding_rows(spec.pad_id)
 
-    @property
-    def word_weight(self) -> Float[Tensor, "V H"]:
-        """The word embedding, which the masked-language head decodes with."""
-        return self.text_embedding.word.weight
+    def recompute_activations(self) -> None:
+        """Trade time for memory: the backward pass computes the inside of each layer again."""
+        self.language_encoder.recompute = True
+        self.object_relationship_encoder.recompute = True
+        self.cross_modality_encoder.recompute = True
 
     def forward(
         self,
         inputs: ModelInputs,
-        object_mask: Bool[Tensor, "B O"] | None = None,
         *,
+        tokens: Int64[Tensor, " M"] | None = None,
+        objects: Int64[Tensor, " R"] | None = None,
         need_vision: bool = True,
     ) -> EncoderOutput:
         """Encode a batch.
 
         Args:
             inputs: features and boxes may be of any float dtype; they are cast to the weights'.
-            object_mask: True at real objects, at least one a row; None, the norm, is all.
+            tokens: the packed word pieces that a head reads; None is all.
+            objects: the objects (rows of B * O) that a head reads; None is all.
             need_vision: off where only ``pooled`` or ``language`` is read; spares the last cross
                 layer's visual branch (``last_visual_branch`` of the cross-modality encoder).
         """
-        language = self.text_embedding(inputs.token_ids)  # (B, T, H)
+        num_images, num_objects = inputs.roi_features.shape[:2]
+        num_pairs, length = inputs.attention_mask.shape
+        words = Layout(num_pairs, length, inputs.slots, inputs.attention_mask)
+        object_mask = inputs.object_mask
+        images = Layout(num_images, num_objects, mask=object_mask)
+        shared = num_images < num_pairs
+
+        language, word_table = self.text_embedding(
+            inputs.token_ids, inputs.slots % length
+        )  # (W, H)
+        language = self.language_encoder(language, words)
+
         vision = self.visual_embedding(
-            inputs.roi_features.to(language.dtype), inputs.boxes.to(language.dtype)
-        )  # (B, O, H)
-        language = self.language_encoder(language, inputs.attention_mask)
-        vision = self.object_relationship_encoder(vision, object_mask)
+            inputs.roi_features.to(language.dtype).flatten(0, 1),
+            inputs.boxes.to(language.dtype).flatten(0, 1),
+        )  # (I * O, H)
+        vision = self.object_relationship_encoder(vision, images)
+
+        # Pairs of one image part here: the first cross layer reads an image's objects once.
+        if object_mask is not None and shared:
+            object_mask = object_mask.index_select(0, inputs.image_index)
+        first = inputs.first_tokens
         language, vision = self.cross_modality_encoder(
-            language, vision, inputs.attention_mask, object_mask, need_vision=need_vision
+            language,
+            vision,
+            words,
+            Layout(num_pairs, num_objects, mask=object_mask),
+            image_index=inputs.image_index if shared else None,
+            word_rows=None if tokens is None else torch.cat([first, tokens]),
+            object_rows=objects,
+            need_vision=need_vision,
         )
-        return EncoderOutput(language, vision, self.pooler(language))
+        if tokens is None:
+            first_states = language.index_select(0, first)
+        else:
+            first_states, language = language.split([num_pairs, len(tokens)])
+        return EncoderOutput(
+            language, vision if need_vision else None, self.pooler(first_states), word_table
+        )

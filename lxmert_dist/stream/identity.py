@@ -14,10 +14,11 @@ def identity(batch: MicroBatch) -> int:
     does not count. Two runs with equal identities at each step saw the same pairs with the same
     negatives and masks.
     """
-    tokens = np.where(batch.inputs.attention_mask.numpy(), batch.inputs.token_ids.numpy(), 0)
-    rows = _row_hash(tokens)
+    inputs = batch.inputs
+    rows = _row_hash(np.where(inputs.attention_mask, inputs.padded_token_ids(), 0))
     if isinstance(batch.targets, PretrainTargets):
-        rows = rows + _row_hash(batch.targets.masked_objects.numpy().astype(np.int64) << 32)
+        masked = batch.targets.masked_objects[inputs.image_index]  # (B, O)
+        rows = rows + _row_hash(masked.numpy().astype(np.int64) << 32)
     pairs = keyed.bits(0, 0, batch.pair_ids.numpy(), Purpose.IDENTITY)
     return int(keyed.bits(0, 0, pairs ^ rows, Purpose.IDENTITY).sum(dtype=np.uint64))
 

@@ -3,16 +3,17 @@
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
+from jaxtyping import Int64
 
 from lxmert_dist.errors import ConfigError
-from lxmert_dist.schema import Collate, PairBatch, StepBatch
+from lxmert_dist.schema import Collate, DonorPool, PairBatch, StepBatch
 from lxmert_dist.store import Split
 from lxmert_dist.stream.identity import identity
 from lxmert_dist.stream.plan import PairIndex, PlanSettings, lanes_of_rank, plan_epoch
@@ -168,11 +169,15 @@ class TrainingSteps:
                     soon = lane.first_step == step + ahead
                 window.hold(number, lane.shards[soon])
             pools = [WindowPool(window, lane.live(step)) for lane in lanes]
-            pair_ids = np.concatenate([lane.pair_ids[step] for lane in lanes])
-            image_rows = np.concatenate([lane.image_rows[step] for lane in lanes])
-            pool_ids = np.repeat(np.arange(len(lanes)), self.plan.pairs_per_lane_step)
-            pairs = gather(self.split, window, (epoch, step), pair_ids, image_rows)
-            pairs = replace(pairs, pool_ids=pool_ids, donors=pools)
+            visit = Visit(
+                epoch=epoch,
+                step=step,
+                pair_ids=np.concatenate([lane.pair_ids[step] for lane in lanes]),
+                image_rows=np.concatenate([lane.image_rows[step] for lane in lanes]),
+                group_keys=np.concatenate([lane.group_keys[step] for lane in lanes]),
+                pool_ids=np.repeat(np.arange(len(lanes)), self.plan.pairs_per_lane_step),
+            )
+            pairs = gather(self.split, window, visit, pools)
             yield collate_step(pairs, self.settings.micro_batch_size, self.collate)
             for number, lane in zip(numbers, lanes, strict=True):
                 window.release(number, lane.shards[lane.last_step == step])
@@ -182,9 +187,9 @@ class TrainingSteps:
 class EvaluationSteps:
     """Every pair once, in the store's order, one micro-batch a step; nothing is left out.
 
-    Donor objects come from a pair's own shard, so that fixed draws give fixed inputs whatever the
-    batch and the number of ranks. All ranks make the same number of steps; where a rank has no
-    pair left it repeats its last one and ``counted`` is told so.
+    No pairs share an image, and donor objects come from a pair's own shard, so that fixed draws
+    give fixed inputs whatever the batch and the number of ranks. All ranks make the same number of
+    steps; where a rank has no pair left it repeats its last one and ``counted`` is told so.
     """
 
     split: Split
@@ -203,8 +208,8 @@ class EvaluationSteps:
             pair_ids, rows = self.index.pair_ids[positions], self.index.image_rows[positions]
             shards, pool_ids = np.unique(shards_of[positions], return_inverse=True)
             pools = [WindowPool(window, shards[k : k + 1]) for k in range(len(shards))]
-            pairs = gather(self.split, window, (0, step), pair_ids, rows)
-            pairs = replace(pairs, pool_ids=pool_ids, donors=pools)
+            visit = Visit(0, step, pair_ids, rows, group_keys=pair_ids, pool_ids=pool_ids)
+            pairs = gather(self.split, window, visit, pools)
             batch = collate_step(pairs, len(pair_ids), self.collate)
             yield replace(batch, counted=step < self._own_steps())
             window.release(step, shards)
@@ -238,27 +243,43 @@ def limit_pairs(index: PairIndex, limit: int, choose: Callable[[int], np.ndarray
     return replace(index, pair_ids=index.pair_ids[kept], image_rows=index.image_rows[kept])
 
 
+@dataclass(frozen=True)
+class Visit:
+    """What a rank visits in one step, pair by pair.
+
+    Neighbours with the same group key and the same donor pool share one image.
+    """
+
+    epoch: int
+    step: int
+    pair_ids: Int64[np.ndarray, " B"]
+    image_rows: Int64[np.ndarray, " B"]
+    group_keys: Int64[np.ndarray, " B"]
+    pool_ids: Int64[np.ndarray, " B"]
+
+
 def gather(
-    split: Split,
-    window: ShardWindow,
-    place: tuple[int, int],
-    pair_ids: np.ndarray,
-    image_rows: np.ndarray,
+    split: Split, window: ShardWindow, visit: Visit, donors: Sequence[DonorPool]
 ) -> PairBatch:
-    """The pairs of a step with everything of their images; ``place`` is (epoch, step)."""
+    """The pairs of a step and everything of their images, each image read once."""
+    changes = [np.diff(ids, prepend=-1) != 0 for ids in (visit.group_keys, visit.pool_ids)]
+    begins = np.logical_or(*changes)  # (B,), True where a pair has another image than the last
+    rows = visit.image_rows[begins]  # (I,)
     return PairBatch(
-        epoch=place[0],
-        step=place[1],
-        pair_ids=pair_ids,
-        image_rows=image_rows,
-        roi_features=window.gather(image_rows),
-        boxes=split.boxes[image_rows],
-        object_ids=split.object_ids[image_rows].astype(np.int64),
-        object_scores=split.object_scores[image_rows].astype(np.float32),
-        attribute_ids=split.attribute_ids[image_rows].astype(np.int64),
-        attribute_scores=split.attribute_scores[image_rows].astype(np.float32),
-        pool_ids=np.zeros(len(pair_ids), np.int64),
-        donors=(),
+        epoch=visit.epoch,
+        step=visit.step,
+        pair_ids=visit.pair_ids,
+        image_index=np.cumsum(begins) - 1,
+        image_rows=rows,
+        object_keys=visit.group_keys[begins],
+        roi_features=window.gather(rows),
+        boxes=split.boxes[rows],
+        object_ids=split.object_ids[rows].astype(np.int64),
+        object_scores=split.object_scores[rows].astype(np.float32),
+        attribute_ids=split.attribute_ids[rows].astype(np.int64),
+        attribute_scores=split.attribute_scores[rows].astype(np.float32),
+        pool_ids=visit.pool_ids[begins],
+        donors=donors,
     )
 
 

@@ -3,18 +3,13 @@
 Shapes: B pairs, A answers, H hidden.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lxmert_dist.config.sections import ModelConfig
-from lxmert_dist.errors import CheckpointError, ConfigError
+from lxmert_dist.errors import ConfigError
 from lxmert_dist.model import AnswerHead, LxmertModel
-from lxmert_dist.objectives.answers import normalise_answer
 from lxmert_dist.objectives.losses import soft_answer_sum
 from lxmert_dist.schema import (
     AnswerTargets,
@@ -53,9 +48,8 @@ class AnsweringTask(nn.Module):
         for parameter in self.model.cross_modality_encoder.last_visual_branch():
             parameter.requires_grad_(False)
 
-    @property
-    def loss_weights(self) -> dict[str, float]:
-        """What multiplies each mean loss in the total."""
+    def loss_weights_at(self, step: int) -> dict[str, float]:
+        """What multiplies each mean loss in the total; the same in every ``step``."""
         return {"answer_bce": 1.0}
 
     def logits(self, batch: MicroBatch) -> Float[Tensor, "B A"]:
@@ -82,105 +76,29 @@ class AnsweringTask(nn.Module):
         )
 
 
-def answering_collate(sentences: SentenceTable, spec: DataSpec, *, max_tokens: int) -> Collate:
+def answering_collate(
+    sentences: SentenceTable, spec: DataSpec, *, max_tokens: int, multiple: int = 1
+) -> Collate:
     """The function that reads sentences and soft answers; nothing is masked or drawn.
 
     Args:
         sentences: of the split.
         spec: of the store; ``num_answers`` is the width of the scores.
         max_tokens: longest sentence, special tokens included.
+        multiple: see ``train.shape_multiple``.
     """
 
     def collate(batch: PairBatch) -> MicroBatch:
-        token_ids, lengths = read_tokens(sentences, batch.pair_ids, spec, max_tokens)
+        token_ids, lengths = read_tokens(sentences, batch.pair_ids, spec, max_tokens, multiple)
         offsets, answer_ids, answer_scores = sentences.answers(batch.pair_ids)
         pairs = len(batch.pair_ids)
         scores = np.zeros((pairs, spec.num_answers), np.float32)  # (B, A)
         scores[np.repeat(np.arange(pairs), np.diff(offsets)), answer_ids] = answer_scores
         return MicroBatch(
             pair_ids=to_tensor(batch.pair_ids),
-            inputs=model_inputs(token_ids, lengths, batch.roi_features, batch),
+            inputs=model_inputs(token_ids, lengths, batch.roi_features, batch, multiple),
             targets=AnswerTargets(to_tensor(scores)),
             counts={"answer_bce": float(pairs)},
         )
 
     return collate
-
-
-@dataclass(frozen=True)
-class TransferReport:
-    """What fine-tuning took over from pretraining."""
-
-    copied_answers: int
-    """Answers whose row of the answer head was found."""
-    missing_answers: tuple[str, ...]
-    """Answers whose row starts at zero, or fresh where pretraining had no answer head."""
-
-
-def load_pretrained(
-    task: AnsweringTask,
-    weights: Mapping[str, Tensor],
-    source_answers: Sequence[str],
-    target_answers: Sequence[str],
-) -> TransferReport:
-    """Start a fine-tuning task from the weights of a pretraining task.
-
-    The backbone must fit exactly. The answer head's last layer is copied answer by answer, by
-    normalised string; unknown answers start at zero (paper code, "loadLXMERTQA").
-
-    Args:
-        task: changed in place, unless an error is raised.
-        weights: a pretraining task's state, by its own names.
-        source_answers: the answers that were pretrained on, in order; empty if there were none.
-        target_answers: the answers of ``task``, in order.
-
-    Raises:
-        CheckpointError: a tensor is missing, left over, or of another shape.
-        ValueError: ``target_answers`` are not those of ``task``.
-    """
-    if len(target_answers) != task.answer_head.decoder.out_features:
-        raise ValueError(
-            f"{len(target_answers)} target answers for a head of "
-            f"{task.answer_head.decoder.out_features}"
-        )
-    state = task.state_dict()
-    decoder = [name for name in state if name.startswith("answer_head.decoder.")]
-    copied = [
-        name for name in state if name not in decoder and (source_answers or _is_backbone(name))
-    ]
-    expected = {name: tuple(state[name].shape) for name in copied}
-    if source_answers:
-        expected |= {name: (len(source_answers), *state[name].shape[1:]) for name in decoder}
-    _check_shapes(weights, expected)
-    row_of = {normalise_answer(answer): row for row, answer in enumerate(source_answers)}
-    rows = {
-        place: row_of[name]
-        for place, name in enumerate(map(normalise_answer, target_answers))
-        if name in row_of
-    }
-    with torch.no_grad():
-        for name in copied:
-            state[name].copy_(weights[name])
-        for name in decoder if source_answers else ():
-            state[name].zero_()
-            state[name][list(rows)] = weights[name][list(rows.values())].to(state[name])
-    missing = (answer for place, answer in enumerate(target_answers) if place not in rows)
-    return TransferReport(len(rows), tuple(missing))
-
-
-def _is_backbone(name: str) -> bool:
-    return name.startswith("model.")
-
-
-def _check_shapes(weights: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
-    advice = "use the model settings and the answer table of the pretraining run"
-    for name, shape in expected.items():
-        if name not in weights:
-            raise CheckpointError(f"the checkpoint has no {name}; {advice}")
-        if tuple(weights[name].shape) != shape:
-            raise CheckpointError(
-                f"{name} is {tuple(weights[name].shape)} in the checkpoint, not {shape}; {advice}"
-            )
-    for name in weights:
-        if _is_backbone(name) and name not in expected:
-            raise CheckpointError(f"the checkpoint holds {name}, the model does not; {advice}")

@@ -1,29 +1,40 @@
 """From NumPy on the host to the tensors that the encoders read.
 
-Shapes: B pairs, T tokens, O objects, F feature width.
+Shapes: B pairs, T tokens, I images, O objects, F feature width, R rows.
 """
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from lxmert_dist.schema import DataSpec, ModelInputs, PairBatch
+from lxmert_dist.schema import IGNORED, DataSpec, ModelInputs, PairBatch
 from lxmert_dist.store.sentences import SentenceTable
 
 
 def read_tokens(
-    sentences: SentenceTable, pair_ids: Int64[np.ndarray, " B"], spec: DataSpec, max_tokens: int
+    sentences: SentenceTable,
+    pair_ids: Int64[np.ndarray, " B"],
+    spec: DataSpec,
+    max_tokens: int,
+    multiple: int = 1,
 ) -> tuple[Int64[np.ndarray, "B T"], Int64[np.ndarray, " B"]]:
-    """The sentences of some pairs, with the special tokens of ``spec``."""
-    return sentences.tokens(
+    """The sentences of some pairs, with the special tokens of ``spec``.
+
+    T is the longest of them; it is ``max_tokens`` where shapes are rounded (``multiple`` > 1).
+    """
+    token_ids, lengths = sentences.tokens(
         pair_ids,
         max_tokens=max_tokens,
         cls_id=spec.cls_id,
         sep_id=spec.sep_id,
         pad_id=spec.pad_id,
     )
+    if multiple > 1:
+        spare = max_tokens - token_ids.shape[1]
+        token_ids = np.pad(token_ids, ((0, 0), (0, spare)), constant_values=spec.pad_id)
+    return token_ids, lengths
 
 
 def to_tensor(array: npt.NDArray[np.generic]) -> Tensor:
@@ -34,14 +45,31 @@ def to_tensor(array: npt.NDArray[np.generic]) -> Tensor:
 def model_inputs(
     token_ids: Int64[np.ndarray, "B T"],
     lengths: Int64[np.ndarray, " B"],
-    roi_features: Float[np.ndarray, "B O F"],
+    roi_features: Float[np.ndarray, "I O F"],
     batch: PairBatch,
+    multiple: int = 1,
 ) -> ModelInputs:
-    """The inputs of a batch, of (possibly masked) tokens and features."""
+    """The inputs of a batch, of (possibly masked) tokens and features, packed.
+
+    Args:
+        token_ids: padded at the end of each row.
+        lengths: of the sentences.
+        roi_features: of the batch's images.
+        batch: gives boxes, and which pair shows which image.
+        multiple: rounds the number of packed tokens up, see ``train.shape_multiple``.
+    """
     real = np.arange(token_ids.shape[1]) < lengths[:, None]  # (B, T)
-    return ModelInputs(
-        token_ids=to_tensor(token_ids),
-        attention_mask=to_tensor(real),
-        roi_features=to_tensor(roi_features),
-        boxes=to_tensor(batch.boxes),
+    return ModelInputs.pack(
+        to_tensor(token_ids),
+        to_tensor(real),
+        to_tensor(roi_features),
+        to_tensor(batch.boxes),
+        to_tensor(batch.image_index),
+        multiple=multiple,
     )
+
+
+def rows_of(chosen: Bool[np.ndarray, "..."], multiple: int = 1) -> Int64[np.ndarray, " R"]:
+    """The flat places that are True, and ``IGNORED`` to round their number up to a multiple."""
+    rows = np.flatnonzero(chosen)
+    return np.pad(rows, (0, -len(rows) % multiple), constant_values=IGNORED)

@@ -1,0 +1,49 @@
+"""Settings that buy memory or time, and change no number."""
+
+import pytest
+
+from runs import NO_DROPOUT, identities, pretrain, pretrain_apart, worst_difference
+
+pytestmark = pytest.mark.distributed
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_store, tmp_path_factory):
+    """One rank, ZeRO-1, nothing recomputed, nothing compiled."""
+    return pretrain(tmp_path_factory.mktemp("reference"), tiny_store, *NO_DROPOUT)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_activation_checkpointing(reference, tiny_store, tmp_path, stage):
+    settings = ["train.activation_checkpointing=true", f"train.zero_stage={stage}"]
+    entries = pretrain(tmp_path, tiny_store, *NO_DROPOUT, *settings)
+    assert identities(entries) == identities(reference)
+    assert worst_difference(entries, reference) < 1e-5
+
+
+def test_activation_checkpointing_repeats_dropout(tiny_store, tmp_path):
+    plain = pretrain(tmp_path / "plain", tiny_store, "model.hidden_dropout=0.1")
+    spared = pretrain(
+        tmp_path / "spared",
+        tiny_store,
+        "model.hidden_dropout=0.1",
+        "train.activation_checkpointing=true",
+    )
+    assert worst_difference(spared, plain) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        pytest.param(0, marks=pytest.mark.slow),
+        1,
+        pytest.param(2, marks=pytest.mark.slow),
+        3,
+    ],
+)
+def test_compiled(reference, tiny_store, tmp_path, stage):
+    """Rounded shapes too, since they are what compiled code wants."""
+    settings = ["train.compile=true", "train.shape_multiple=64", f"train.zero_stage={stage}"]
+    entries = pretrain_apart(tmp_path, tiny_store, *NO_DROPOUT, *settings)
+    assert identities(entries) == identities(reference)
+    assert worst_difference(entries, reference) < 1e-5
