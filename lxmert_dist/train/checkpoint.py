@@ -10,7 +10,6 @@
 Every tensor is whole, so a checkpoint resumes at any ZeRO stage and any number of ranks.
 """
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,8 @@ from torch import Tensor
 
 from lxmert_dist.errors import CheckpointError, StoreError
 from lxmert_dist.store import uri as uris
+from lxmert_dist.store.sealed import Sealed, open_sealed, publish, seal
+from lxmert_dist.tasks.weights import Description, TaskWeights, kind_of, open_export, read_model
 
 FORMAT = 1
 _FALL_BACK = "remove this checkpoint to go on from the one before"
@@ -56,10 +57,10 @@ class TrainState:
 class Checkpoint:
     """One complete checkpoint."""
 
-    def __init__(self, uri: str, files: Mapping[str, tuple[int, str]]) -> None:
-        """``files``: by name, bytes and sha256."""
-        self.uri = uri
-        self._files = files
+    def __init__(self, sealed: Sealed) -> None:
+        """``sealed``: its directory."""
+        self.uri = sealed.uri
+        self._sealed = sealed
 
     def state(self) -> TrainState:
         """The run's state.
@@ -68,7 +69,7 @@ class Checkpoint:
             CheckpointError: it is damaged or was written by another version.
         """
         with tempfile.TemporaryDirectory() as folder:
-            tree = json.loads(self._fetch("state.json", folder).read_text())
+            tree = json.loads(self._sealed.fetch("state.json", Path(folder)).read_text())
         if tree.get("format") != FORMAT:
             raise CheckpointError(
                 f"{self.uri} has format {tree.get('format')}, this version reads {FORMAT}"
@@ -82,25 +83,30 @@ class Checkpoint:
             CheckpointError: the file is missing or damaged.
         """
         with tempfile.TemporaryDirectory() as folder:
-            file = self._fetch(f"{part}.safetensors", folder)
+            file = self._sealed.fetch(f"{part}.safetensors", Path(folder))
             try:
                 return load_file(file)
             except SafetensorError as error:
                 raise CheckpointError(f"{self.uri}/{file.name}: {error}") from error
 
-    def _fetch(self, name: str, folder: str) -> Path:
-        """A verified copy of one file."""
-        copy = Path(folder) / name
-        try:
-            uris.download(uris.join(self.uri, name), copy)
-            found = (copy.stat().st_size, _digest(copy))
-        except uris.MissingError as error:
-            raise CheckpointError(f"{self.uri}/{name} is missing; {_FALL_BACK}") from error
-        if found != self._files.get(name):
-            raise CheckpointError(
-                f"{self.uri}/{name} is damaged (length or checksum); {_FALL_BACK}"
-            )
-        return copy
+    def weights(self) -> TaskWeights:
+        """The weights, and what they belong to.
+
+        Raises:
+            CheckpointError: a file is missing or damaged, or of another version.
+        """
+        state, tensors = self.state(), self.tensors("weights")
+        description = Description(
+            kind=kind_of(tensors),
+            model=read_model(state.config.get("model"), self.uri),
+            sizes=state.data_spec,
+            answers=tuple(state.answers),
+            object_classes=tuple(state.object_classes),
+            attribute_classes=tuple(state.attribute_classes),
+            tokenizer_digest=state.tokenizer_digest,
+            source=f"step {state.step} of run {state.config.get('name', '')}".strip(),
+        )
+        return TaskWeights(self.uri, description, tensors, state.config["data"]["store"])
 
 
 class Checkpoints:
@@ -125,12 +131,11 @@ class Checkpoints:
             for part, tensors in parts.items():
                 file = Path(folder) / f"{part}.safetensors"
                 save_file(dict(tensors), file)
-                files[file.name] = _publish(file, target)
+                files[file.name] = publish(file, target)
             file = Path(folder) / "state.json"
             file.write_text(json.dumps(asdict(state), indent=1))
-            files[file.name] = _publish(file, target)
-        manifest = json.dumps({"format": FORMAT, "files": files}, indent=1).encode()
-        uris.write_bytes(uris.join(target, "manifest.json"), manifest)
+            files[file.name] = publish(file, target)
+        seal(target, files)
         for old in self._steps()[: -self._keep]:
             uris.delete_tree(uris.join(self.uri, old))
         return target
@@ -166,43 +171,66 @@ class Checkpoints:
         return checkpoint
 
     def _complete(self, uri: str) -> Checkpoint | None:
-        try:
-            text = uris.read_bytes(uris.join(uri, "manifest.json"))
-        except uris.MissingError:
-            return None
-        try:
-            files = {k: (int(v[0]), str(v[1])) for k, v in json.loads(text)["files"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{uri}/manifest.json is damaged; remove {uri}") from error
-        return Checkpoint(uri, files)
+        sealed = open_sealed(uri, _FALL_BACK)
+        return None if sealed is None else Checkpoint(sealed)
 
 
 def find(uri: str) -> Checkpoint:
-    """The newest complete checkpoint at a URI: a run's checkpoints, or its directory.
+    """The checkpoint at a URI, or the newest complete one of a run: its checkpoints or directory.
 
     Raises:
         CheckpointError: there is none.
     """
-    for place in (uri, uris.join(uri, "checkpoints")):
-        try:
+    found = _find(uri)
+    if found is None:
+        raise _nothing(uri)
+    return found
+
+
+def find_weights(uri: str) -> TaskWeights:
+    """The weights at a URI: an export of ``launch/convert.py``, or else :func:`find`'s.
+
+    Raises:
+        CheckpointError: there are none, or they are damaged.
+    """
+    found = weights_at(uri)
+    if found is None:
+        raise _nothing(uri)
+    return found
+
+
+def weights_at(uri: str) -> TaskWeights | None:
+    """Like :func:`find_weights`; None where nothing of ours is."""
+    try:
+        export = open_export(uri)
+    except StoreError as error:
+        raise CheckpointError(str(error)) from error
+    if export is not None:
+        return export
+    checkpoint = _find(uri)
+    return None if checkpoint is None else checkpoint.weights()
+
+
+def _find(uri: str) -> Checkpoint | None:
+    try:
+        itself = open_sealed(uri, _FALL_BACK) if _is_step(uri) else None
+        if itself is not None:
+            return Checkpoint(itself)
+        for place in (uri, uris.join(uri, "checkpoints")):
             checkpoint = Checkpoints(place, 1).latest()
-        except StoreError as error:
-            raise CheckpointError(str(error)) from error
-        if checkpoint is not None:
-            return checkpoint
-    raise CheckpointError(
-        f"there is no complete checkpoint at {uri}; pretrain first, or use --set init=scratch"
+            if checkpoint is not None:
+                return checkpoint
+    except StoreError as error:
+        raise CheckpointError(str(error)) from error
+    return None
+
+
+def _is_step(uri: str) -> bool:
+    return uri.rstrip("/").rpartition("/")[2].startswith("step-")
+
+
+def _nothing(uri: str) -> CheckpointError:
+    return CheckpointError(
+        f"there is no complete checkpoint at {uri}; pretrain first, convert weights "
+        "(launch/convert.py), or use --set init=scratch"
     )
-
-
-def _publish(file: Path, target: str) -> tuple[int, str]:
-    """Upload a file, and remove it here; returns its bytes and sha256."""
-    size, digest = file.stat().st_size, _digest(file)
-    uris.upload(file, uris.join(target, file.name))
-    file.unlink()
-    return size, digest
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,18 +1,23 @@
 """From a configuration and a store to everything that one rank trains with."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lxmert_dist import keyed
-from lxmert_dist.config import FinetuneConfig, ObjectivesConfig, PretrainConfig, RunConfig
+from lxmert_dist.config import (
+    FinetuneConfig,
+    ModelConfig,
+    ObjectivesConfig,
+    PretrainConfig,
+    RunConfig,
+)
 from lxmert_dist.errors import CheckpointError
 from lxmert_dist.keyed import Purpose
 from lxmert_dist.schema import Collate
 from lxmert_dist.store import Split, Store, open_store
+from lxmert_dist.store.tokenizer import tokenizer_files
 from lxmert_dist.stream.loader import (
     EvaluationSteps,
     Loader,
@@ -27,11 +32,13 @@ from lxmert_dist.stream.plan import PairIndex, PlanSettings
 from lxmert_dist.tasks import (
     AnsweringTask,
     PretrainingTask,
+    TransferReport,
     answering_collate,
     load_pretrained,
     pretraining_collate,
 )
-from lxmert_dist.train import checkpoint
+from lxmert_dist.tasks.weights import Description, vocabulary_digest
+from lxmert_dist.train.checkpoint import find_weights
 from lxmert_dist.train.world import World
 
 Task = PretrainingTask | AnsweringTask
@@ -71,12 +78,14 @@ class Job:
     validation: Evaluation
     final: tuple[Evaluation, ...]
     """Run once, after the last step."""
+    start: TransferReport | None = None
+    """What was taken over from earlier weights; None from scratch."""
 
     @property
     def plan(self) -> PlanSettings:
         """How an epoch is cut."""
-        data = self.config.data
-        return PlanSettings(data.lanes, data.window_shards, self.config.train.global_batch_size)
+        data, size = self.config.data, self.config.train.global_batch_size
+        return PlanSettings(data.lanes, data.window_shards, size, data.pairs_per_image)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -107,7 +116,7 @@ class Job:
 
 
 def build(config: RunConfig) -> Job:
-    """Open the store and build the task with fresh (or, to fine-tune, pretrained) weights.
+    """Open the store and build the task with fresh weights, or those that ``init`` names.
 
     Raises:
         StoreError, CheckpointError, ConfigError: something does not fit; nothing was trained yet.
@@ -116,10 +125,14 @@ def build(config: RunConfig) -> Job:
     torch.manual_seed(config.seed)
     match config:
         case PretrainConfig():
-            return _pretraining(config, store)
+            job = _pretraining(config, store)
         case FinetuneConfig():
-            return _answering(config, store)
-    raise TypeError(f"nothing is trained with a {type(config).__name__}")
+            job = _answering(config, store)
+        case _:
+            raise TypeError(f"nothing is trained with a {type(config).__name__}")
+    if config.train.activation_checkpointing:
+        job.task.model.recompute_activations()
+    return job
 
 
 def _pretraining(config: PretrainConfig, store: Store) -> Job:
@@ -139,6 +152,7 @@ def _pretraining(config: PretrainConfig, store: Store) -> Job:
             max_tokens=config.data.max_tokens,
             candidates=candidates,
             fixed_epoch=fixed_epoch,
+            multiple=config.train.shape_multiple,
         )
 
     def evaluation(name: str, sources: tuple[str, ...], objectives: ObjectivesConfig) -> Evaluation:
@@ -153,15 +167,17 @@ def _pretraining(config: PretrainConfig, store: Store) -> Job:
 
     index = index_pairs(train, config.data.sources)
     names = config.data.sources or tuple(valid.sentences.sources)
+    task = PretrainingTask(config.model, config.objectives, store.spec)
     return Job(
         config=config,
         store=store,
-        task=PretrainingTask(config.model, config.objectives, store.spec),
+        task=task,
         train_split=train,
         index=index,
         collate=collate(train, index.pair_ids, None),
         validation=evaluation("valid", config.data.sources, config.objectives),
         final=tuple(evaluation(f"unmasked_{name}", (name,), unmasked) for name in names),
+        start=start_from(config.init, task, config.model, store),
     )
 
 
@@ -169,12 +185,14 @@ def _answering(config: FinetuneConfig, store: Store) -> Job:
     data = config.data
     train = store.split(data.train_split)
     task = AnsweringTask(config.model, store.spec, store.spec.num_answers)
-    if config.init != "scratch":
-        weights, answers = pretrained(config.init, store)
-        load_pretrained(task, weights, answers, store.answers)
 
     def collate(split: Split) -> Collate:
-        return answering_collate(split.sentences, store.spec, max_tokens=data.max_tokens)
+        return answering_collate(
+            split.sentences,
+            store.spec,
+            max_tokens=data.max_tokens,
+            multiple=config.train.shape_multiple,
+        )
 
     def evaluation(name: str) -> Evaluation:
         split = store.split(name)
@@ -190,29 +208,78 @@ def _answering(config: FinetuneConfig, store: Store) -> Job:
         collate=collate(train),
         validation=replace(validation, index=_limited(validation.index, config)),
         final=(evaluation(config.test_split),),
+        start=start_from(config.init, task, config.model, store),
     )
 
 
-def pretrained(uri: str, store: Store) -> tuple[Mapping[str, Tensor], list[str]]:
-    """Weights by name and the answer table of a pretraining run.
+def start_from(init: str, task: Task, model: ModelConfig, store: Store) -> TransferReport | None:
+    """Give a fresh task the weights that ``init`` names: a checkpoint, a run or an export.
+
+    Returns:
+        What was taken over; None for ``scratch``.
 
     Raises:
-        CheckpointError: there is none, or its vocabulary or features are not those of the store.
+        CheckpointError: there are none, or they belong to other word pieces, features or models.
     """
-    found = checkpoint.find(uri)
-    state = found.state()
+    if init == "scratch":
+        return None
+    source = find_weights(init)
+    description = source.description
+    _check_inputs(source.uri, description, store)
+    _check_semantics(source.uri, description.model, model)
+    return load_pretrained(
+        task,
+        source.tensors,
+        description.answers,
+        store.answers,
+        partial=description.partial,
+        leave=_other_classes(description, store),
+    )
+
+
+def _check_inputs(uri: str, source: Description, store: Store) -> None:
+    """The word pieces and the features must be those that the weights know."""
     advice = "use the store of that run, or one with the same tokenizer and detector"
     for name in ("vocab_size", "feature_dim"):
-        there, here = state.data_spec.get(name), getattr(store.spec, name)
-        if there != here:
+        there, here = source.sizes.get(name), getattr(store.spec, name)
+        if there not in (here, None):
             raise CheckpointError(
-                f"{found.uri} was trained with {name}={there}, but the store has {here}; {advice}"
+                f"{uri} was trained with {name}={there}, but the store has {here}; {advice}"
             )
-    if state.tokenizer_digest != store.manifest.tokenizer.digest:
+    if source.tokenizer_digest == store.manifest.tokenizer.digest:
+        return
+    known = source.tokenizer_digest
+    if source.vocabulary_digest:
+        here = vocabulary_digest(tokenizer_files(store.tokenizer_dir()))
+        known = "" if here == source.vocabulary_digest else source.vocabulary_digest
+    if known:
         raise CheckpointError(
-            f"{found.uri} was trained on other word pieces than those of {store.uri}; {advice}"
+            f"{uri} was trained on other word pieces than those of {store.uri}; {advice}"
         )
-    return found.tensors("weights"), state.answers
+
+
+def _check_semantics(uri: str, source: ModelConfig, model: ModelConfig) -> None:
+    """What no shape shows: with other heads the same weights are another function."""
+    for name in ("num_heads", "token_type"):
+        there, here = getattr(source, name), getattr(model, name)
+        if source.hidden_size == model.hidden_size and there != here:
+            raise CheckpointError(
+                f"{uri} was trained with model.{name}={there}, this run has {here}; "
+                f"set model.{name}={there}"
+            )
+
+
+def _other_classes(source: Description, store: Store) -> list[str]:
+    """Decoders of the visual head whose classes are known to be others than the store's."""
+    pairs = {
+        "object_label": (source.object_classes, store.object_classes),
+        "attribute_label": (source.attribute_classes, store.attribute_classes),
+    }
+    return [
+        f"visual_head.{name}"
+        for name, (there, here) in pairs.items()
+        if there and list(there) != here
+    ]
 
 
 def _limited(index: PairIndex, config: RunConfig) -> PairIndex:

@@ -1,6 +1,7 @@
 """A whole run on one rank: resume, train, evaluate, and say what came of it."""
 
 import resource
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -114,6 +115,10 @@ def _tracker(job: Job, world: World, launcher: str, state: TrainState | None) ->
     tracker.log_params(_flat(config.model_dump(mode="json")))
     tracker.log_text(dump_toml(config), "config.toml")
     tracker.log_text(environment_report(), "environment.json")
+    if job.start and state is None:
+        report = "\n".join([f"weights of {getattr(config, 'init', '')}", *job.start.lines()])
+        tracker.log_text(report, "init.txt")
+        print(report, file=sys.stderr)  # noqa: T201  before the hours, not after them
     return tracker
 
 

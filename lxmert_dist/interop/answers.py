@@ -1,0 +1,91 @@
+"""The rows of an answer head: named by a file, and put in the order of another."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from lxmert_dist.errors import CheckpointError, DataError
+from lxmert_dist.tasks.transfer import match_answers
+from lxmert_dist.tasks.weights import TaskWeights
+
+DECODER = ("answer_head.decoder.weight", "answer_head.decoder.bias")
+
+
+@dataclass(frozen=True)
+class Reordered:
+    """An answer head in a new order."""
+
+    weights: TaskWeights
+    rows: Mapping[int, int]
+    """New row -> old row; rows that are absent are zero."""
+    missing: tuple[str, ...]
+    """The answers of those."""
+
+
+def read_answers(path: Path) -> list[str]:
+    """The answers of a JSON file, in order: strings, or objects with ``ans`` (``all_ans.json``).
+
+    Raises:
+        DataError: it cannot be read, or holds something else.
+    """
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        answers = [entry["ans"] if isinstance(entry, dict) else entry for entry in found]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"cannot read answers from {path}: {error}") from error
+    if not isinstance(found, list) or not all(isinstance(answer, str) for answer in answers):
+        raise DataError(
+            f'{path} is no table of answers: expected ["yes", …] or [{{"ans": "yes"}}, …], '
+            "such as all_ans.json or trainval_label2ans.json"
+        )
+    return answers
+
+
+def name_rows(weights: TaskWeights, answers: Sequence[str], origin: str) -> TaskWeights:
+    """Say which answers the rows of the head are.
+
+    Raises:
+        CheckpointError: there are not so many rows.
+    """
+    rows = weights.description.sizes.get("num_answers", 0)
+    if len(answers) != rows:
+        raise CheckpointError(f"{origin} has {len(answers)} answers, the answer head {rows} rows")
+    return replace(
+        weights, description=weights.description.model_copy(update={"answers": tuple(answers)})
+    )
+
+
+def reorder(weights: TaskWeights, target: Sequence[str]) -> Reordered:
+    """Give the head the answers ``target``, row by row and by normalised string.
+
+    Raises:
+        CheckpointError: there is no head, or its rows have no names.
+    """
+    description = weights.description
+    if not description.sizes.get("num_answers"):
+        raise CheckpointError("these weights have no answer head to put in another order")
+    if not description.answers:
+        raise CheckpointError(
+            "the rows of this answer head have no names; say with --answers which they are"
+        )
+    rows = match_answers(description.answers, target)
+    tensors = dict(weights.tensors)
+    for name in DECODER:
+        tensors[name] = take_rows(tensors[name], rows, len(target))
+    sizes = {**description.sizes, "num_answers": len(target)}
+    update = {"sizes": sizes, "answers": tuple(target)}
+    return Reordered(
+        replace(weights, description=description.model_copy(update=update), tensors=tensors),
+        rows,
+        tuple(answer for place, answer in enumerate(target) if place not in rows),
+    )
+
+
+def take_rows(tensor: Tensor, rows: Mapping[int, int], count: int) -> Tensor:
+    """``count`` rows: those of ``rows`` from ``tensor``, the others zero."""
+    taken = tensor.new_zeros((count, *tensor.shape[1:]))
+    taken[list(rows)] = tensor[list(rows.values())]
+    return taken

@@ -1,0 +1,116 @@
+"""Tensors out of files that nobody vouches for. No code of a file is ever run."""
+
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lxmert_dist.errors import CheckpointError
+
+SUFFIXES = (".safetensors", ".pth", ".bin", ".pt")
+"""Of the files that :func:`read_file` understands."""
+
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+_WRAPPERS = ("state_dict", "model", "model_state_dict")
+"""Under which some programs keep the tensors."""
+
+
+def read_file(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file, by the names that they have there; floats become float32.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, no file of tensors, holds code, or a
+            tensor of it has values that are not finite.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    if path.suffix == ".safetensors":
+        tensors = _safetensors(path)
+    elif head.startswith((_ZIP, _PICKLE)):
+        tensors = _torch(path, is_zip=head.startswith(_ZIP))
+    else:
+        raise CheckpointError(f"{path} is not a file of weights: {_looks_like(head)}")
+    return {name: _checked(path, name, tensor) for name, tensor in tensors.items()}
+
+
+def read_shards(index: Path) -> dict[str, Tensor]:
+    """The tensors of all files that an index names (``*.index.json``); errors as `read_file`."""
+    try:
+        shards = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index} is damaged; get it again") from error
+    tensors: dict[str, Tensor] = {}
+    for shard in shards:
+        if not isinstance(shard, str) or Path(shard).name != shard:
+            raise CheckpointError(f"{index} names {shard!r}, which is not a file beside it")
+        tensors |= read_file(index.parent / shard)
+    return tensors
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is truncated or damaged ({error}); get it again") from error
+
+
+def _torch(path: Path, *, is_zip: bool) -> dict[str, Tensor]:
+    """A file of ``torch.save``: a zip, or, from before torch 1.6, a row of pickles."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols; the error says all
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except Exception as error:  # a damaged file may raise anything
+        code = re.search(r"GLOBAL (\S+)|Unsupported (?:class|operand)", str(error))
+        if code:
+            what = f" ({code[1].strip('`')})" if code[1] else ""
+            raise CheckpointError(
+                f"{path} is refused: it holds code{what} beside tensors, and no code of a file is "
+                "run; ask its author for safetensors"
+            ) from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path} is truncated or damaged ({reason}); get it again") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
+            found = found[wrapper]
+    if not _are_tensors(found):
+        raise CheckpointError(f"{path} holds no tensors by name; give a state dict")
+    return dict(found)
+
+
+def _are_tensors(found: Any) -> bool:
+    return (
+        isinstance(found, Mapping)
+        and bool(found)
+        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items())
+    )
+
+
+def _looks_like(head: bytes) -> str:
+    """What a file is that begins with ``head``."""
+    if not head:
+        return "it is empty"
+    if head.lstrip()[:1] == b"<":
+        return "it is a web page, perhaps of a failed download"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS; fetch the file itself (git lfs pull)"
+    return "it was written neither by safetensors nor by torch.save"
+
+
+def _checked(path: Path, name: str, tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    tensor = tensor.float().contiguous()
+    if not torch.isfinite(tensor).all():
+        raise CheckpointError(f"{path}: {name} has values that are NaN or infinite")
+    return tensor

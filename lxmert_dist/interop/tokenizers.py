@@ -1,0 +1,99 @@
+"""The tokenizer that goes with weights: found, checked, and written where each program looks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lxmert_dist.errors import DataError, StoreError
+from lxmert_dist.store import open_store
+from lxmert_dist.store.tokenizer import tokenizer_files
+from lxmert_dist.tasks.weights import Description, vocabulary_digest, word_pieces
+
+_ONE_OF = ("vocab.txt", "tokenizer.json")
+
+
+@dataclass(frozen=True)
+class FoundTokenizer:
+    """A tokenizer's files by name."""
+
+    origin: str
+    files: Mapping[str, bytes]
+
+    @property
+    def digest(self) -> str:
+        """Over its word pieces."""
+        return vocabulary_digest(self.files)
+
+
+def in_directory(directory: Path) -> FoundTokenizer | None:
+    """The tokenizer in a directory, or None; a ``config.json`` is the model's and stays out."""
+    if not any((directory / name).is_file() for name in _ONE_OF):
+        return None
+    files = tokenizer_files(directory)
+    files.pop("config.json", None)
+    return FoundTokenizer(str(directory), files)
+
+
+def named(directory: Path) -> FoundTokenizer:
+    """The tokenizer that a user names.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = in_directory(directory)
+    if found is None:
+        raise DataError(f"no tokenizer in {directory}: expected {' or '.join(_ONE_OF)}")
+    return found
+
+
+def of_store(uri: str, digest: str) -> FoundTokenizer | None:
+    """The tokenizer of a run's store, where that is in reach and still has it."""
+    try:
+        store = open_store(uri)
+        if store.manifest.tokenizer.digest != digest:
+            return None
+        found = in_directory(store.tokenizer_dir())
+    except StoreError:
+        return None
+    return found and FoundTokenizer(uri, found.files)
+
+
+def check_fits(tokenizer: FoundTokenizer, description: Description) -> None:
+    """Whether weights can be of this tokenizer; the word embedding may have spare rows.
+
+    Raises:
+        DataError: it has more word pieces, cannot be read, or is not the one that they know.
+    """
+    try:
+        count = len(word_pieces(tokenizer.files))
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"the tokenizer in {tokenizer.origin} is damaged: {error}") from error
+    rows = description.sizes["vocab_size"]
+    if count > rows:
+        raise DataError(
+            f"the tokenizer in {tokenizer.origin} has {count} word pieces, the weights have {rows}"
+        )
+    if description.vocabulary_digest not in ("", tokenizer.digest):
+        raise DataError(
+            f"the tokenizer in {tokenizer.origin} has other word pieces than these weights were "
+            "trained on; leave --tokenizer out"
+        )
+
+
+def write(tokenizer: FoundTokenizer, folder: Path, *, complete: bool = False) -> None:
+    """Write its files, byte for byte.
+
+    Args:
+        tokenizer: found before.
+        folder: exists.
+        complete: also a ``tokenizer.json``, which ``AutoTokenizer`` wants, where there is none.
+
+    Raises:
+        DataError: that cannot be made from the files.
+    """
+    for name, data in tokenizer.files.items():
+        (folder / name).write_bytes(data)
+    if complete and "tokenizer.json" not in tokenizer.files:
+        from lxmert_dist.ingest.tokenizer import load_tokenizer  # brings transformers with it
+
+        load_tokenizer(tokenizer.origin).save_pretrained(str(folder))
