@@ -7,15 +7,15 @@ import platform
 import statistics
 import subprocess
 from collections.abc import Iterable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 
 
-def new_record(name: str, fingerprint: str) -> dict:
-    """Date, commit, configuration, machine and versions."""
+def new_record(name: str, fingerprint: str = "", *, device: str = "cpu") -> dict:
+    """Date, commit, configuration (where there is one), machine and versions."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         cwd=HERE,
@@ -29,11 +29,43 @@ def new_record(name: str, fingerprint: str) -> dict:
         "commit": commit.stdout.strip(),
         "fingerprint": fingerprint,
         "machine": (
-            f"{platform.machine()}, {os.cpu_count()} cores, no GPU, "
+            f"{platform.machine()}, {os.cpu_count()} cores, {_accelerator(device)}, "
             f"OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'not set')}"
         ),
-        "versions": {name: version(name) for name in ("torch", "deepspeed", "zarr")},
+        "versions": {name: _version(name) for name in ("torch", "transformers", "deepspeed")},
     }
+
+
+def _accelerator(device: str) -> str:
+    if device == "cpu":
+        return "no GPU"
+    import torch
+
+    return torch.cuda.get_device_name()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def log_to_mlflow(record: dict, figures: dict[str, float]) -> None:
+    """Put a record beside the runs, in the experiment ``benchmarks``; skipped without mlflow."""
+    try:
+        import mlflow
+    except ImportError:
+        print("mlflow is not installed; the record is in benchmarks/results only")
+        return
+    database = HERE.parent / "runs" / "mlflow.db"
+    database.parent.mkdir(exist_ok=True)
+    mlflow.set_tracking_uri(f"sqlite:///{database}")
+    mlflow.set_experiment("benchmarks")
+    with mlflow.start_run(run_name=record["name"]):
+        mlflow.set_tags({key: str(record[key]) for key in ("commit", "machine", "versions")})
+        mlflow.log_metrics(figures)
+        mlflow.log_dict(record, f"{record['name']}.json")
 
 
 def write_record(record: dict) -> None:
@@ -55,8 +87,12 @@ def render() -> None:
         match record["name"]:
             case "easy_vqa":
                 lines += easy_vqa(record)
-            case "easy_vqa_recipe":
-                lines += recipe(record)
+            case "grouping":
+                lines += grouping(record)
+            case name if name.startswith("model_"):
+                lines += model(record)
+            case _:
+                lines += notes(record)
     (HERE / "RESULTS.md").write_text("\n".join(lines).rstrip() + "\n")
 
 
@@ -95,25 +131,109 @@ def easy_vqa(record: dict) -> Iterable[str]:
     yield ""
 
 
-def recipe(record: dict) -> Iterable[str]:
-    """What was tried on the way to the quickstart's settings, kept by hand."""
-    yield "## How the quickstart's settings were found"
+def model(record: dict) -> Iterable[str]:
+    """The section of ``bench_model.py``."""
+    yield f"## A pretraining step against transformers, on {record['settings']['device']}"
+    yield ""
+    yield f"Command: `uv run {record['command']}`. Whole steps (forward, backward, clipping,"
+    yield "AdamW) of the published 9/5/5 model on the same pairs, alternating; *k* pairs share an"
+    yield "image, of which the peer sees a copy each. The ratio is the median of the ratios of the"
+    yield "rounds. *State* is weights, masters and moments; the peak is that of a process with"
+    yield "nothing else in it."
+    yield ""
+    yield heading(record)
+    yield ""
+    yield (
+        "| precision | k | | s a step | pairs/s | ratio | CPU-s | ratio by CPU | GFLOP | GFLOP/s "
+        "| peak GiB | above state | ratio of peaks, above state | losses differ by |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+    for row in record["rows"]:
+        yield from _model_lines(row)
+    yield ""
+
+
+def _model_lines(row: dict) -> Iterable[str]:
+    over = {n: (row[n]["peak_bytes"] - row[n]["state_bytes"]) / 2**30 for n in ("peer", "ours")}
+    for name in ("peer", "ours"):
+        part, mine = row[name], name == "ours"
+        cells = [
+            row["precision"] if not mine else "",
+            row["pairs_per_image"] if not mine else "",
+            "transformers" if not mine else "ours",
+            f"{part['seconds']:.3f}",
+            f"{part['pairs_per_second']:.2f}",
+            f"**{row['ratio']:.2f}**" if mine else "",
+            f"{part['cpu_seconds']:.2f}",
+            f"{row['cpu_ratio']:.2f}" if mine else "",
+            f"{part['flops'] / 1e9:.0f}",
+            f"{part['flops_per_second'] / 1e9:.0f}",
+            f"{part['peak_bytes'] / 2**30:.2f}",
+            f"{over[name]:.2f}",
+            f"{part['peak_bytes'] / row['peer']['peak_bytes']:.2f}, {over[name] / over['peer']:.2f}"
+            if mine
+            else "",
+            f"{row['loss_difference']:.1e}" if mine else "",
+        ]
+        yield "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def grouping(record: dict) -> Iterable[str]:
+    """The section of ``bench_grouping.py``."""
+    yield "## Image grouping at equal pairs visited, on easy-VQA"
+    yield ""
+    yield "Command: `uv run benchmarks/bench_grouping.py`: the quickstart with"
+    yield "`data.pairs_per_image = k`. Held-out losses at the end, with fixed masks, and accuracies"
+    yield "in percent."
+    yield ""
+    yield heading(record)
+    yield ""
+    names = list(record["runs"][0]["held_out"])
+    yield "| k | seed | " + " | ".join(names) + " | image QA | matching of captions | pairs/s |"
+    yield "|---|---|" + "---|" * (len(names) + 3)
+    groups = sorted({run["pairs_per_image"] for run in record["runs"]})
+    for group in groups:
+        runs = [run for run in record["runs"] if run["pairs_per_image"] == group]
+        for run in runs:
+            yield _grouping_line(group, str(run["seed"]), [run])
+        yield _grouping_line(group, "**mean**", runs)
+    yield ""
+
+
+def _grouping_line(group: int, label: str, runs: list[dict]) -> str:
+    """The means over some runs."""
+
+    def mean(values: Iterable[float]) -> float:
+        return statistics.mean(values)
+
+    losses = [mean(run["held_out"][n] for run in runs) for n in runs[0]["held_out"]]
+    accuracies = [100 * mean(run["accuracy"][n] for run in runs) for n in runs[0]["accuracy"]]
+    cells = [str(group), label, *(f"{loss:.4f}" for loss in losses)]
+    cells += [f"{accuracy:.2f}" for accuracy in accuracies]
+    cells.append(f"{mean(run['pairs_per_second'] for run in runs):.0f}")
+    return "| " + " | ".join(cells) + " |"
+
+
+def notes(record: dict) -> Iterable[str]:
+    """What was tried, the losing tries included; kept by hand."""
+    yield f"## {record['title']}"
     yield ""
     yield record["about"]
     yield ""
-    yield "| change | seen |"
-    yield "|---|---|"
-    for change, seen in record["rows"]:
-        yield f"| {change} | {seen} |"
+    yield "| " + " | ".join(record["columns"]) + " |"
+    yield "|" + "---|" * len(record["columns"])
+    for row in record["rows"]:
+        yield "| " + " | ".join(row) + " |"
     yield ""
 
 
 def heading(record: dict) -> str:
     """Where a record is from."""
     versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
+    configuration = f"configuration {record['fingerprint']}, " if record["fingerprint"] else ""
     return (
-        f"{record['date']}, commit {record['commit']}, configuration {record['fingerprint']}, "
-        f"{record['machine']}, {versions}."
+        f"{record['date']}, commit {record['commit']}, {configuration}{record['machine']}, "
+        f"{versions}."
     )
 
 

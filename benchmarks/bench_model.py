@@ -1,0 +1,227 @@
+"""Whole pretraining steps of ours and of transformers' LXMERT, alternating in one run.
+
+``uv run benchmarks/bench_model.py`` times forward, backward, clipping and optimiser on the same
+batches of real lengths, says the largest difference of the losses, counts FLOPs, measures the peak
+memory of each in a process of its own, and writes ``results/model_<device>.json``, MLflow and
+``RESULTS.md``. The same script runs on a GPU: ``--device cuda --batch 256``.
+
+Groups: ``k=4`` is image grouping; the peer sees the same pairs, each with a copy of its image.
+"""
+
+import argparse
+import gc
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from contestants import Contestant, build
+from model_batch import make_batch, packed_share
+from model_profile import profile
+from record import log_to_mlflow, new_record, render, write_record
+
+GROUPS = (1, 4)
+
+
+def main() -> None:
+    """Measure what the arguments say."""
+    arguments = parse()
+    if arguments.alone:
+        print(json.dumps(peak_memory(arguments)))
+        return
+    if arguments.profile:
+        print(profile(build("ours", arguments), batch_of(arguments, arguments.group)))
+        return
+    record = new_record("model_" + arguments.device, "", device=arguments.device)
+    record["command"] = " ".join(["benchmarks/bench_model.py", *sys.argv[1:]])
+    record["settings"] = {k: v for k, v in vars(arguments).items() if k not in ("alone", "profile")}
+    record["rows"] = []
+    for precision in arguments.precision:
+        settings = argparse.Namespace(**{**vars(arguments), "precision": precision})
+        record["rows"] += measure(settings)
+    if not arguments.smoke:
+        write_record(record)
+        log_to_mlflow(record, figures(record["rows"]))
+        render()
+    print(table(record["rows"]))
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), nargs="+", default=["fp32", "bf16"]
+    )
+    parser.add_argument("--batch", type=int, default=32, help="pairs of a step (default 32)")
+    parser.add_argument("--rounds", type=int, default=7, help="timed steps of each (default 7)")
+    parser.add_argument("--warm-up", type=int, default=2, help="untimed steps of each (default 2)")
+    parser.add_argument("--dropout", type=float, default=0.1, help="of both models (default 0.1)")
+    parser.add_argument("--compile", action="store_true", help="compile both models")
+    parser.add_argument("--checkpointing", action="store_true", help="recompute ours' activations")
+    parser.add_argument("--profile", action="store_true", help="where ours' step goes, by room")
+    parser.add_argument("--smoke", action="store_true", help="a tiny model; nothing is written")
+    parser.add_argument("--alone", choices=("peer", "ours"), help=argparse.SUPPRESS)
+    parser.add_argument("--group", type=int, default=1, help="pairs an image, for --profile")
+    arguments = parser.parse_args()
+    if arguments.alone or arguments.profile:
+        arguments.precision = arguments.precision[0]
+    return arguments
+
+
+def batch_of(arguments: argparse.Namespace, group: int):
+    """The batch of a group size, on the device."""
+    with tempfile.TemporaryDirectory() as folder:
+        batch = make_batch(
+            Path(folder), arguments.batch, group, multiple=128 if arguments.compile else 1
+        )
+    return batch.to(torch.device(arguments.device))
+
+
+def measure(arguments: argparse.Namespace) -> list[dict]:
+    """One row for each group size: the peer, and ours, in one precision."""
+    peer, ours = build("peer", arguments), build("ours", arguments)
+    ours.take_weights(peer)
+    batches = {group: batch_of(arguments, group) for group in GROUPS}
+    rows = [
+        {
+            "precision": arguments.precision,
+            "pairs_per_image": group,
+            "packed_share": packed_share(batch),
+            "loss_difference": loss_difference(peer, ours, batch),
+            "peer": {"flops": flops(peer, batch)},
+            "ours": {"flops": flops(ours, batch)},
+        }
+        for group, batch in batches.items()
+    ]
+    for row in rows:
+        batch = batches[row["pairs_per_image"]]
+        race(row, {"peer": peer, "ours": ours}, batch, arguments)
+    del peer, ours
+    gc.collect()
+    for row in rows:
+        for name in ("peer", "ours"):
+            row[name] |= memory_alone(name, row["pairs_per_image"], arguments)
+    return rows
+
+
+def race(row: dict, runners: dict[str, Contestant], batch, arguments: argparse.Namespace) -> None:
+    """Alternate steps; note medians, CPU-seconds and the ratio."""
+    wall, cpu = ({name: [] for name in runners} for _ in range(2))
+    rounds = range(-arguments.warm_up, arguments.rounds)
+    label = f"{arguments.precision} k={row['pairs_per_image']}"
+    for number in tqdm(rounds, desc=label, unit="round"):
+        for name, runner in runners.items():
+            started, used = time.perf_counter(), time.process_time()
+            runner.step(batch)
+            runner.wait()
+            if number >= 0:
+                wall[name].append(time.perf_counter() - started)
+                cpu[name].append(time.process_time() - used)
+    for name in runners:
+        seconds = statistics.median(wall[name])
+        row[name] |= {
+            "seconds": seconds,
+            "spread": [min(wall[name]), max(wall[name])],
+            "cpu_seconds": statistics.median(cpu[name]),
+            "pairs_per_second": arguments.batch / seconds,
+            "flops_per_second": row[name]["flops"] / seconds,
+        }
+    # Noise of a shared machine strikes both: the ratio is taken round by round.
+    pairs = zip(wall["peer"], wall["ours"], strict=True)
+    row["ratio"] = statistics.median(theirs / mine for theirs, mine in pairs)
+    row["cpu_ratio"] = row["peer"]["cpu_seconds"] / row["ours"]["cpu_seconds"]
+
+
+def loss_difference(peer: Contestant, ours: Contestant, batch) -> float:
+    """Of the total loss, relative; without dropout and before any update."""
+    with torch.no_grad():
+        totals = []
+        for runner in (peer, ours):
+            runner.module.eval()
+            totals.append(float(runner.loss(batch)))
+            runner.module.train()
+    return abs(totals[1] - totals[0]) / abs(totals[0])
+
+
+def flops(runner: Contestant, batch) -> int:
+    """Floating-point operations of forward and backward, 2 a multiply-add."""
+    with FlopCounterMode(display=False) as counter:
+        runner.loss(batch).backward()
+    runner.module.zero_grad(set_to_none=True)
+    return counter.get_total_flops()
+
+
+def memory_alone(name: str, group: int, arguments: argparse.Namespace) -> dict:
+    """Peak memory of a contestant's steps in a process of its own."""
+    line = [sys.executable, __file__, "--alone", name, "--group", str(group)]
+    for key in ("device", "precision", "batch", "dropout"):
+        line += [f"--{key}", str(getattr(arguments, key))]
+    line += [f"--{key}" for key in ("compile", "checkpointing", "smoke") if getattr(arguments, key)]
+    done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def peak_memory(arguments: argparse.Namespace) -> dict:
+    """Bytes at most during steps, and what weights, masters and moments take between them."""
+    batch = batch_of(arguments, arguments.group)
+    runner = build(arguments.alone, arguments)
+    for _ in range(2):
+        runner.step(batch)
+    state = runner.state_bytes()
+    if arguments.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        runner.step(batch)
+        runner.wait()
+        return {"peak_bytes": torch.cuda.max_memory_allocated(), "state_bytes": state}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"peak_bytes": peak, "state_bytes": state}
+
+
+def figures(rows: list[dict]) -> dict[str, float]:
+    """The numbers of a run by name, for MLflow."""
+    found = {}
+    for row in rows:
+        stem = f"{row['precision']}_k{row['pairs_per_image']}"
+        found[f"{stem}_ratio"] = row["ratio"]
+        found[f"{stem}_pairs_per_second"] = row["ours"]["pairs_per_second"]
+        found[f"{stem}_peak_memory_ratio"] = row["ours"]["peak_bytes"] / row["peer"]["peak_bytes"]
+    return found
+
+
+def table(rows: list[dict]) -> str:
+    """For people."""
+    return "\n".join(line for row in rows for line in lines_of(row))
+
+
+def lines_of(row: dict) -> Iterable[str]:
+    """One line for the pair, and one for each."""
+    yield (
+        f"{row['precision']} k={row['pairs_per_image']}: {row['ratio']:.2f}x the peer's pairs/s, "
+        f"{row['cpu_ratio']:.2f}x by CPU time; losses differ by {row['loss_difference']:.1e}"
+    )
+    for name in ("peer", "ours"):
+        part = row[name]
+        least, most = part["spread"]
+        yield (
+            f"  {name}: {part['seconds']:.3f} s ({least:.3f}-{most:.3f}), "
+            f"{part['pairs_per_second']:.2f} pairs/s, {part['cpu_seconds']:.3f} CPU-s, "
+            f"{part['flops'] / 1e9:.0f} GFLOP at {part['flops_per_second'] / 1e9:.0f} GFLOP/s, "
+            f"peak {part['peak_bytes'] / 2**30:.2f} GiB, of which "
+            f"{part['state_bytes'] / 2**30:.2f} weights and moments"
+        )
+
+
+if __name__ == "__main__":
+    main()
