@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from lxmert_dist.config.sections import ModelConfig
 from lxmert_dist.model.dropout import Dropout
+from lxmert_dist.model.linear import Linear
 from lxmert_dist.model.packing import pad, unpad
 
 Rows = Int64[Tensor, " R"]
@@ -55,8 +56,8 @@ class Attention(nn.Module):
         """Build the fused projection (rows: query, key, value) and the output block."""
         super().__init__()
         self.num_heads = config.num_heads
-        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+        self.query_key_value = Linear(config.hidden_size, 3 * config.hidden_size)
+        self.output = Linear(config.hidden_size, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention_dropout = Dropout(config.attention_dropout)
         self.dropout = Dropout(config.hidden_dropout)

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from lxmert_dist.config.sections import ModelConfig
 from lxmert_dist.model.dropout import Dropout
+from lxmert_dist.model.linear import Linear
 from lxmert_dist.schema import DataSpec
 
 
@@ -110,9 +111,9 @@ class VisualEmbedding(nn.Module):
         """Build the two projections, each with a layer norm of its own."""
         super().__init__()
         width, eps = config.hidden_size, config.layer_norm_eps
-        self.feature = nn.Linear(spec.feature_dim, width)
+        self.feature = Linear(spec.feature_dim, width)
         self.feature_norm = nn.LayerNorm(width, eps=eps)
-        self.box = nn.Linear(4, width)
+        self.box = Linear(4, width)
         self.box_norm = nn.LayerNorm(width, eps=eps)
         self.dropout = Dropout(config.hidden_dropout)
 

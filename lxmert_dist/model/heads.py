@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from lxmert_dist.config.sections import ModelConfig
 from lxmert_dist.model.initialization import initialize
+from lxmert_dist.model.linear import Linear, linear
 from lxmert_dist.schema import DataSpec
 
 
@@ -22,7 +23,7 @@ class Transform(nn.Module):
     def __init__(self, in_size: int, out_size: int, eps: float) -> None:
         """Build the projection and its norm."""
         super().__init__()
-        self.dense = nn.Linear(in_size, out_size)
+        self.dense = Linear(in_size, out_size)
         self.layer_norm = nn.LayerNorm(out_size, eps=eps)
 
     def forward(self, hidden: Float[Tensor, "*L H"]) -> Float[Tensor, "*L W"]:
@@ -45,7 +46,7 @@ class MaskedLanguageHead(nn.Module):
         self, hidden: Float[Tensor, "M H"], word_table: Float[Tensor, "V H"]
     ) -> Float[Tensor, "M V"]:
         """Logits at the masked positions only."""
-        return functional.linear(self.transform(hidden), word_table, self.bias)
+        return linear(self.transform(hidden), word_table, self.bias)
 
 
 class MatchingHead(nn.Module):
@@ -54,7 +55,7 @@ class MatchingHead(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         """Build the projection."""
         super().__init__()
-        self.decoder = nn.Linear(config.hidden_size, 2)
+        self.decoder = Linear(config.hidden_size, 2)
         initialize(self, config.initializer_range)
 
     def forward(self, pooled: Float[Tensor, "B H"]) -> Float[Tensor, "B 2"]:
@@ -79,9 +80,9 @@ class VisualHead(nn.Module):
         super().__init__()
         width = config.hidden_size
         self.transform = Transform(width, width, config.layer_norm_eps)
-        self.object_label = nn.Linear(width, spec.num_object_classes)
-        self.attribute_label = nn.Linear(width, spec.num_attribute_classes)
-        self.roi_feature = nn.Linear(width, spec.feature_dim)
+        self.object_label = Linear(width, spec.num_object_classes)
+        self.attribute_label = Linear(width, spec.num_attribute_classes)
+        self.roi_feature = Linear(width, spec.feature_dim)
         initialize(self, config.initializer_range)
 
     def forward(
@@ -119,7 +120,7 @@ class AnswerHead(nn.Module):
         super().__init__()
         width = config.hidden_size
         self.transform = Transform(width, 2 * width, config.layer_norm_eps)
-        self.decoder = nn.Linear(2 * width, num_answers)
+        self.decoder = Linear(2 * width, num_answers)
         initialize(self, config.initializer_range)
 
     def forward(self, pooled: Float[Tensor, "B H"]) -> Float[Tensor, "B A"]:

@@ -7,43 +7,14 @@ images or pairs, R rows that are read, H hidden.
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from lxmert_dist.config.sections import ModelConfig
 from lxmert_dist.model.attention import CrossAttention, Layout, Rows, SelfAttention
 from lxmert_dist.model.dropout import Dropout
-
-
-class _ActivatedLinear(Function):
-    """W GELU(x) + b that keeps x for the backward pass, and not GELU(x), which is as large."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(hidden, weight)
-        return functional.linear(functional.gelu(hidden), weight, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        hidden, weight = ctx.saved_tensors
-        of_weight = gradient.t() @ functional.gelu(hidden)
-        of_hidden = torch.ops.aten.gelu_backward(gradient @ weight, hidden)
-        return of_hidden, of_weight, gradient.sum(0)
-
-
-class ActivatedLinear(nn.Linear):
-    """A projection of the exact GELU of its input."""
-
-    def forward(self, input: Float[Tensor, "R I"]) -> Float[Tensor, "R H"]:
-        """Activate, then project, row by row."""
-        result: Tensor = _ActivatedLinear.apply(input, self.weight, self.bias)
-        return result
+from lxmert_dist.model.linear import ActivatedLinear, Linear
 
 
 class FeedForward(nn.Module):
@@ -52,7 +23,7 @@ class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         """Build the two projections."""
         super().__init__()
-        self.expand = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.expand = Linear(config.hidden_size, config.intermediate_size)
         self.contract = ActivatedLinear(config.intermediate_size, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout)

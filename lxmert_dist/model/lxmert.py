@@ -15,6 +15,7 @@ from lxmert_dist.model.attention import Layout
 from lxmert_dist.model.embeddings import TextEmbedding, VisualEmbedding
 from lxmert_dist.model.initialization import initialize
 from lxmert_dist.model.layers import CrossModalityEncoder, Encoder
+from lxmert_dist.model.linear import Linear
 from lxmert_dist.schema import DataSpec, ModelInputs
 
 
@@ -37,7 +38,7 @@ class Pooler(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         """Build the projection."""
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense = Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, first: Float[Tensor, "B H"]) -> Float[Tensor, "B H"]:
         """Pool the sentences by their first tokens."""
