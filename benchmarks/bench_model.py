@@ -10,8 +10,8 @@ Groups: ``k=4`` is image grouping; the peer sees the same pairs, each with a cop
 
 import argparse
 import gc
+import itertools
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from contestants import Contestant, build
+from lxmert_dist.schema import MicroBatch
 from model_batch import make_batch, packed_share
 from model_profile import profile
 from record import log_to_mlflow, new_record, render, write_record
@@ -80,7 +81,7 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def batch_of(arguments: argparse.Namespace, group: int):
+def batch_of(arguments: argparse.Namespace, group: int) -> MicroBatch:
     """The batch of a group size, on the device."""
     with tempfile.TemporaryDirectory() as folder:
         batch = make_batch(
@@ -116,7 +117,9 @@ def measure(arguments: argparse.Namespace) -> list[dict]:
     return rows
 
 
-def race(row: dict, runners: dict[str, Contestant], batch, arguments: argparse.Namespace) -> None:
+def race(
+    row: dict, runners: dict[str, Contestant], batch: MicroBatch, arguments: argparse.Namespace
+) -> None:
     """Alternate steps; note medians, CPU-seconds and the ratio."""
     wall, cpu = ({name: [] for name in runners} for _ in range(2))
     rounds = range(-arguments.warm_up, arguments.rounds)
@@ -144,7 +147,7 @@ def race(row: dict, runners: dict[str, Contestant], batch, arguments: argparse.N
     row["cpu_ratio"] = row["peer"]["cpu_seconds"] / row["ours"]["cpu_seconds"]
 
 
-def loss_difference(peer: Contestant, ours: Contestant, batch) -> float:
+def loss_difference(peer: Contestant, ours: Contestant, batch: MicroBatch) -> float:
     """Of the total loss, relative; without dropout and before any update."""
     with torch.no_grad():
         totals = []
@@ -155,12 +158,18 @@ def loss_difference(peer: Contestant, ours: Contestant, batch) -> float:
     return abs(totals[1] - totals[0]) / abs(totals[0])
 
 
-def flops(runner: Contestant, batch) -> int:
+def flops(runner: Contestant, batch: MicroBatch) -> int:
     """Floating-point operations of forward and backward, 2 a multiply-add."""
-    with FlopCounterMode(display=False) as counter:
+    products = {torch.ops.mkldnn._linear_pointwise: _product_flops}
+    with FlopCounterMode(display=False, custom_mapping=products) as counter:
         runner.loss(batch).backward()
     runner.module.zero_grad(set_to_none=True)
     return counter.get_total_flops()
+
+
+def _product_flops(rows: list[int], weight: list[int], *_: object, **__: object) -> int:
+    """Of rows (N, I) by weight (H, I)."""
+    return 2 * rows[0] * rows[1] * weight[0]
 
 
 def memory_alone(name: str, group: int, arguments: argparse.Namespace) -> dict:
@@ -174,19 +183,40 @@ def memory_alone(name: str, group: int, arguments: argparse.Namespace) -> dict:
 
 
 def peak_memory(arguments: argparse.Namespace) -> dict:
-    """Bytes at most during steps, and what weights, masters and moments take between them."""
+    """Bytes at most during a step: of tensors, and of the process; and of the state that stays.
+
+    The state is weights, masters and moments. What the process holds beyond the tensors are
+    libraries, and a heap that does not give back what it once had.
+    """
     batch = batch_of(arguments, arguments.group)
     runner = build(arguments.alone, arguments)
     for _ in range(2):
         runner.step(batch)
     state = runner.state_bytes()
-    if arguments.device == "cuda":
+    extra = peak_step_bytes(runner, batch)
+    # Not getrusage: its maximum is inherited from the parent process.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    status = dict(line.split(":", 1) for line in lines)
+    resident = int(status["VmHWM"].split()[0]) * 1024
+    return {"state_bytes": state, "step_bytes": extra, "resident_bytes": resident}
+
+
+def peak_step_bytes(runner: Contestant, batch: MicroBatch) -> int:
+    """What tensors take at most during a step beside what was there before."""
+    if runner.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
         runner.step(batch)
         runner.wait()
-        return {"peak_bytes": torch.cuda.max_memory_allocated(), "state_bytes": state}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"peak_bytes": peak, "state_bytes": state}
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(profile_memory=True) as profiler:
+        runner.step(batch)
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return max(itertools.accumulate(e.nbytes() for e in sorted(events, key=_start)))
+
+
+def _start(event) -> int:
+    return event.start_ns()
 
 
 def figures(rows: list[dict]) -> dict[str, float]:
@@ -196,7 +226,7 @@ def figures(rows: list[dict]) -> dict[str, float]:
         stem = f"{row['precision']}_k{row['pairs_per_image']}"
         found[f"{stem}_ratio"] = row["ratio"]
         found[f"{stem}_pairs_per_second"] = row["ours"]["pairs_per_second"]
-        found[f"{stem}_peak_memory_ratio"] = row["ours"]["peak_bytes"] / row["peer"]["peak_bytes"]
+        found[f"{stem}_step_memory_ratio"] = row["ours"]["step_bytes"] / row["peer"]["step_bytes"]
     return found
 
 
@@ -218,8 +248,9 @@ def lines_of(row: dict) -> Iterable[str]:
             f"  {name}: {part['seconds']:.3f} s ({least:.3f}-{most:.3f}), "
             f"{part['pairs_per_second']:.2f} pairs/s, {part['cpu_seconds']:.3f} CPU-s, "
             f"{part['flops'] / 1e9:.0f} GFLOP at {part['flops_per_second'] / 1e9:.0f} GFLOP/s, "
-            f"peak {part['peak_bytes'] / 2**30:.2f} GiB, of which "
-            f"{part['state_bytes'] / 2**30:.2f} weights and moments"
+            f"{part['step_bytes'] / 2**30:.2f} GiB at most beside "
+            f"{part['state_bytes'] / 2**30:.2f} of weights and moments, "
+            f"{part['resident_bytes'] / 2**30:.2f} the whole process"
         )
 
 

@@ -138,14 +138,15 @@ def model(record: dict) -> Iterable[str]:
     yield f"Command: `uv run {record['command']}`. Whole steps (forward, backward, clipping,"
     yield "AdamW) of the published 9/5/5 model on the same pairs, alternating; *k* pairs share an"
     yield "image, of which the peer sees a copy each. The ratio is the median of the ratios of the"
-    yield "rounds. *State* is weights, masters and moments; the peak is that of a process with"
-    yield "nothing else in it."
+    yield "rounds. *State* is weights, masters and moments, *step* what tensors take beside it at"
+    yield "most, each measured in a process of its own; in brackets ours over the peer's, alone and"
+    yield "with the state. Losses are compared without dropout, before the first update."
     yield ""
     yield heading(record)
     yield ""
     yield (
         "| precision | k | | s a step | pairs/s | ratio | CPU-s | ratio by CPU | GFLOP | GFLOP/s "
-        "| peak GiB | above state | ratio of peaks, above state | losses differ by |"
+        "| state GiB | step GiB | process GiB | losses differ by |"
     )
     yield "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
     for row in record["rows"]:
@@ -154,26 +155,35 @@ def model(record: dict) -> Iterable[str]:
 
 
 def _model_lines(row: dict) -> Iterable[str]:
-    over = {n: (row[n]["peak_bytes"] - row[n]["state_bytes"]) / 2**30 for n in ("peer", "ours")}
-    for name in ("peer", "ours"):
-        part, mine = row[name], name == "ours"
+    peer, ours = row["peer"], row["ours"]
+    alone = ours["step_bytes"] / peer["step_bytes"]
+    both = (ours["step_bytes"] + ours["state_bytes"]) / (peer["step_bytes"] + peer["state_bytes"])
+    extra = {
+        "transformers": ("", "", "", ""),
+        "ours": (
+            f"**{row['ratio']:.2f}**",
+            f"{row['cpu_ratio']:.2f}",
+            f" (**{alone:.2f}**, {both:.2f})",
+            f"{row['loss_difference']:.1e}",
+        ),
+    }
+    for name, part in (("transformers", peer), ("ours", ours)):
+        ratio, cpu_ratio, memory, difference = extra[name]
         cells = [
-            row["precision"] if not mine else "",
-            row["pairs_per_image"] if not mine else "",
-            "transformers" if not mine else "ours",
+            row["precision"],
+            row["pairs_per_image"],
+            name,
             f"{part['seconds']:.3f}",
             f"{part['pairs_per_second']:.2f}",
-            f"**{row['ratio']:.2f}**" if mine else "",
+            ratio,
             f"{part['cpu_seconds']:.2f}",
-            f"{row['cpu_ratio']:.2f}" if mine else "",
+            cpu_ratio,
             f"{part['flops'] / 1e9:.0f}",
             f"{part['flops_per_second'] / 1e9:.0f}",
-            f"{part['peak_bytes'] / 2**30:.2f}",
-            f"{over[name]:.2f}",
-            f"{part['peak_bytes'] / row['peer']['peak_bytes']:.2f}, {over[name] / over['peer']:.2f}"
-            if mine
-            else "",
-            f"{row['loss_difference']:.1e}" if mine else "",
+            f"{part['state_bytes'] / 2**30:.2f}",
+            f"{part['step_bytes'] / 2**30:.2f}{memory}",
+            f"{part['resident_bytes'] / 2**30:.2f}",
+            difference,
         ]
         yield "| " + " | ".join(str(cell) for cell in cells) + " |"
 
