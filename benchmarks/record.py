@@ -141,12 +141,13 @@ def model(record: dict) -> Iterable[str]:
     yield "rounds. *State* is weights, masters and moments, *step* what tensors take beside it at"
     yield "most, each measured in a process of its own; in brackets ours over the peer's, alone and"
     yield "with the state. Losses are compared without dropout, before the first update."
+    yield "*Utilisation* is the share of what one large matrix product reaches on the machine."
     yield ""
     yield heading(record)
     yield ""
     yield (
-        "| precision | k | | s a step | pairs/s | ratio | CPU-s | ratio by CPU | GFLOP | GFLOP/s "
-        "| state GiB | step GiB | process GiB | losses differ by |"
+        "| precision | k | | s a step | pairs/s | ratio | CPU-s | ratio by CPU | GFLOP "
+        "| utilisation | state GiB | step GiB | process GiB | losses differ by |"
     )
     yield "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
     for row in record["rows"]:
@@ -179,7 +180,7 @@ def _model_lines(row: dict) -> Iterable[str]:
             f"{part['cpu_seconds']:.2f}",
             cpu_ratio,
             f"{part['flops'] / 1e9:.0f}",
-            f"{part['flops_per_second'] / 1e9:.0f}",
+            f"{part['utilisation']:.0%}",
             f"{part['state_bytes'] / 2**30:.2f}",
             f"{part['step_bytes'] / 2**30:.2f}{memory}",
             f"{part['resident_bytes'] / 2**30:.2f}",

@@ -92,13 +92,16 @@ def run(
     return Finished(done.returncode, done.stdout)
 
 
-def pretrain(directory: Path, store: str, *settings: str, ranks: int = 1) -> list[dict]:
+def pretrain(
+    directory: Path, store: str, *settings: str, ranks: int = 1, apart: bool = False
+) -> list[dict]:
     """Pretrain with ``SMALL`` settings; returns the ledger, one entry a step.
 
-    A single rank runs in this process, which saves its start; several come from the launcher.
+    A single rank runs in this process, which saves its start, unless it is to run ``apart``;
+    several come from the launcher.
     """
     chosen = [*SMALL, f"directory={directory}", f"data.store={store}", *settings]
-    if ranks == 1:
+    if ranks == 1 and not apart:
         config = load_config(PretrainConfig, DEFAULTS, chosen)
         torch.set_num_threads(1)
         join(World(), timeout_seconds=60)

@@ -22,7 +22,8 @@ def product(
     are not Intel's; oneDNN, which torch has for bfloat16 anyway, is twice as fast there.
     """
     quick = rows.device.type == "cpu" and rows.dtype == torch.float32 and rows.numel()
-    if quick and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    compiled = torch.compiler.is_compiling()  # inductor has no such product of two inputs
+    if quick and not compiled and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
         return result
     return functional.linear(rows, weight, bias)

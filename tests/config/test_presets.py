@@ -20,14 +20,13 @@ from lxmert_dist.config import (
 )
 from lxmert_dist.config.presets import PRESETS
 from lxmert_dist.errors import ConfigError
-from lxmert_dist.schema import DataSpec
 from lxmert_dist.tasks import AnsweringTask, PretrainingTask
 from lxmert_dist.train.optimizer import build_optimizer
+from sizes import PUBLISHED
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "lxmert_dist" / "model" / "README.md"
 MINIMAL = ("name=x", "directory=runs/x", "data.store=data/x")
-SPEC = DataSpec(30522, 0, 101, 102, 103, 36, 2048, 1600, 400, 9500)
 FILES = [
     *((PretrainConfig, file) for file in sorted(ROOT.glob("configs/pretrain/*.toml"))),
     *((FinetuneConfig, file) for file in sorted(ROOT.glob("configs/finetune/*.toml"))),
@@ -171,9 +170,9 @@ def test_every_shipped_file_builds_under_every_preset(
     deepspeed_config(config, world_size=1)
     with torch.device("meta"):
         task = (
-            PretrainingTask(config.model, config.objectives, SPEC)
+            PretrainingTask(config.model, config.objectives, PUBLISHED)
             if isinstance(config, PretrainConfig)
-            else AnsweringTask(config.model, SPEC, SPEC.num_answers)
+            else AnsweringTask(config.model, PUBLISHED, PUBLISHED.num_answers)
         )
     build_optimizer(config.optimizer, task.parameters())
 

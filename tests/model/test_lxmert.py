@@ -13,32 +13,10 @@ from lxmert_dist.model import (
     MatchingHead,
     VisualHead,
 )
-from lxmert_dist.schema import DataSpec, ModelInputs
+from lxmert_dist.schema import ModelInputs
+from sizes import MODEL, PUBLISHED, SPEC
 
-SPEC = DataSpec(
-    vocab_size=50,
-    pad_id=0,
-    cls_id=1,
-    sep_id=2,
-    mask_id=3,
-    num_objects=5,
-    feature_dim=12,
-    num_object_classes=9,
-    num_attribute_classes=6,
-    num_answers=7,
-)
-CONFIG = ModelConfig(
-    hidden_size=16,
-    num_heads=4,
-    intermediate_size=24,
-    num_language_layers=2,
-    num_relationship_layers=1,
-    num_cross_layers=2,
-    max_positions=16,
-    hidden_dropout=0.0,
-    attention_dropout=0.0,
-    initializer_range=0.2,
-)
+CONFIG = MODEL.model_copy(update={"initializer_range": 0.2})
 
 
 def build(config: ModelConfig = CONFIG, seed: int = 0) -> LxmertModel:
@@ -61,14 +39,13 @@ def inputs(pairs: int = 4, tokens: int = 8) -> ModelInputs:
 
 def test_published_size() -> None:
     """228,051,752 parameters with 9,500 answers, 207,936,768 of them in the backbone."""
-    published = DataSpec(30522, 0, 101, 102, 103, 36, 2048, 1600, 400, 9500)
     config = ModelConfig()
     with torch.device("meta"):
-        backbone = LxmertModel(config, published)
+        backbone = LxmertModel(config, PUBLISHED)
         heads = (
-            MaskedLanguageHead(config, published),
+            MaskedLanguageHead(config, PUBLISHED),
             MatchingHead(config),
-            VisualHead(config, published),
+            VisualHead(config, PUBLISHED),
             AnswerHead(config, 9500),
         )
     sizes = [sum(p.numel() for p in part.parameters()) for part in (backbone, *heads)]

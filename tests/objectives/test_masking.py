@@ -5,22 +5,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+import sizes
 from lxmert_dist.config.sections import ObjectivesConfig
 from lxmert_dist.objectives.masking import mask_objects, mask_tokens
-from lxmert_dist.schema import IGNORED, DataSpec, PairBatch
+from lxmert_dist.schema import IGNORED, PairBatch
 
-SPEC = DataSpec(
-    vocab_size=50,
-    pad_id=0,
-    cls_id=1,
-    sep_id=2,
-    mask_id=3,
-    num_objects=6,
-    feature_dim=3,
-    num_object_classes=9,
-    num_attribute_classes=6,
-    num_answers=7,
-)
+SPEC = replace(sizes.SPEC, vocab_size=50, num_objects=6, feature_dim=3)
 OBJECTIVES = ObjectivesConfig()
 WORD = 7
 

@@ -5,18 +5,20 @@ unlikely. Seeds are fixed: a test that passes once, passes always.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.special import chdtri
 from scipy.stats import norm
 
+import sizes
 from lxmert_dist.config.sections import ObjectivesConfig
 from lxmert_dist.keyed import Purpose, bits, uniform
 from lxmert_dist.objectives.answers import draw_answers
 from lxmert_dist.objectives.masking import MaskedObjects, mask_objects, mask_tokens
 from lxmert_dist.objectives.matching import draw_sentences
-from lxmert_dist.schema import IGNORED, DataSpec, PairBatch
+from lxmert_dist.schema import IGNORED, PairBatch
 
 MILLION = 1_000_000
 SIGMAS = 6.0
@@ -24,18 +26,7 @@ CHANCE = 2 * norm.sf(SIGMAS)
 OBJECTIVES = ObjectivesConfig()
 OBJECTS = 36
 WORD = 7
-SPEC = DataSpec(
-    vocab_size=101,
-    pad_id=0,
-    cls_id=1,
-    sep_id=2,
-    mask_id=3,
-    num_objects=OBJECTS,
-    feature_dim=1,
-    num_object_classes=2,
-    num_attribute_classes=2,
-    num_answers=2,
-)
+SPEC = replace(sizes.SPEC, vocab_size=101, num_objects=OBJECTS, feature_dim=1)
 
 
 def assert_rate(hits: np.ndarray, rate: float) -> None:

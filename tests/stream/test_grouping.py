@@ -8,23 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from lxmert_dist.config import ModelConfig, ObjectivesConfig
+from lxmert_dist.config import ObjectivesConfig
 from lxmert_dist.schema import Collate, MicroBatch, PairBatch
 from lxmert_dist.store import open_store
 from lxmert_dist.stream.loader import Loader, LoaderSettings, TrainingSteps, index_pairs
 from lxmert_dist.stream.plan import PlanSettings
 from lxmert_dist.tasks import PretrainingTask, pretraining_collate
+from sizes import MODEL
 
-SIZES = ModelConfig(
-    hidden_size=16,
-    num_heads=2,
-    intermediate_size=32,
-    num_language_layers=1,
-    num_relationship_layers=2,
-    num_cross_layers=2,
-    hidden_dropout=0.0,
-    attention_dropout=0.0,
-)
 OBJECTIVES = {
     "released": ObjectivesConfig(),
     "masked": ObjectivesConfig(
@@ -85,7 +76,7 @@ def train(
 ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """Sums (losses, right answers, counts) and gradients of one step of a float64 model."""
     torch.manual_seed(0)
-    task = PretrainingTask(SIZES, objectives, store.spec).double()
+    task = PretrainingTask(MODEL, objectives, store.spec).double()
     collate = masking(store, objectives)
     sums: Counter[str] = Counter()
     for raw in batches:

@@ -11,6 +11,7 @@ from lxmert_dist.config.sections import ModelConfig
 from lxmert_dist.schema import DataSpec, PairBatch, Sentence
 from lxmert_dist.store.sentence_builder import SentenceBuilder
 from lxmert_dist.store.sentences import SentenceTable
+from sizes import MODEL, SPEC
 
 IMAGES, PER_IMAGE = 20, 6
 
@@ -31,33 +32,12 @@ class ArrayPool:
 
 @pytest.fixture
 def spec() -> DataSpec:
-    return DataSpec(
-        vocab_size=61,
-        pad_id=0,
-        cls_id=1,
-        sep_id=2,
-        mask_id=3,
-        num_objects=5,
-        feature_dim=12,
-        num_object_classes=9,
-        num_attribute_classes=6,
-        num_answers=7,
-    )
+    return SPEC
 
 
 @pytest.fixture
 def model_config() -> ModelConfig:
-    return ModelConfig(
-        hidden_size=16,
-        num_heads=4,
-        intermediate_size=24,
-        num_language_layers=2,
-        num_relationship_layers=1,
-        num_cross_layers=2,
-        max_positions=16,
-        hidden_dropout=0.0,
-        attention_dropout=0.0,
-    )
+    return MODEL
 
 
 @pytest.fixture

@@ -17,16 +17,15 @@ from transformers import LxmertConfig, LxmertForPreTraining
 from lxmert_dist.config.sections import ModelConfig, ObjectivesConfig
 from lxmert_dist.interop.names import names, to_ours
 from lxmert_dist.interop.reference import reference_inputs, reference_labels
-from lxmert_dist.schema import DataSpec, MicroBatch, ModelInputs, PretrainTargets
+from lxmert_dist.schema import DataSpec, MicroBatch
 from lxmert_dist.tasks import PretrainingTask
+from sizes import MODEL, PUBLISHED, SPEC
+from tasks_batch import pretraining_batch
 
 pytestmark = pytest.mark.parity
 
 TOLERANCE = 1e-5
 """Worst measured (float32, torch 2.15, CPU), tiny and 9/5/5: WORST."""
-
-LENGTHS = torch.arange(3, 21)
-PAIRS = len(LENGTHS)
 
 
 @dataclass(frozen=True)
@@ -76,75 +75,17 @@ def released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module", params=["tiny", "9/5/5"])
 def case(request: pytest.FixtureRequest) -> Case:
-    dropless = {"hidden_dropout": 0.0, "attention_dropout": 0.0}
-    if request.param == "9/5/5":
-        published = DataSpec(30522, 0, 101, 102, 103, 36, 2048, 1600, 400, 9500)
-        case = build(published, ModelConfig(**dropless))
-        assert sum(p.numel() for p in case.task.parameters()) == 228_051_752
-        assert len(case.reference.state_dict()) == 473
-        return case
-    config = ModelConfig(
-        hidden_size=16,
-        num_heads=4,
-        intermediate_size=24,
-        num_language_layers=2,
-        num_relationship_layers=1,
-        num_cross_layers=2,
-        max_positions=24,
-        **dropless,
-    )
-    return build(DataSpec(61, 0, 1, 2, 3, 5, 12, 9, 6, 7), config)
+    if request.param == "tiny":
+        return build(SPEC, MODEL)
+    case = build(PUBLISHED, ModelConfig(hidden_dropout=0.0, attention_dropout=0.0))
+    assert sum(p.numel() for p in case.task.parameters()) == 228_051_752
+    assert len(case.reference.state_dict()) == 473
+    return case
 
 
 @pytest.fixture(params=["all objects", "visual mask"])
 def batch(request: pytest.FixtureRequest, case: Case) -> MicroBatch:
-    return make_batch(case.spec, visual_mask=request.param == "visual mask")
-
-
-def make_batch(spec: DataSpec, *, visual_mask: bool) -> MicroBatch:
-    draw = torch.Generator().manual_seed(3)
-    tokens, objects = 20, spec.num_objects
-
-    def integers(below: int, *shape: int) -> Tensor:
-        return torch.randint(below, shape, generator=draw)
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=draw)
-
-    real = torch.arange(tokens) < LENGTHS[:, None]
-    inputs = ModelInputs.pack(
-        integers(spec.vocab_size, PAIRS, tokens) * real,
-        real,
-        uniform(PAIRS, objects, spec.feature_dim),
-        uniform(PAIRS, objects, 4),
-        object_mask=torch.arange(objects) < 2 + torch.arange(PAIRS)[:, None] % (objects - 1)
-        if visual_mask
-        else None,
-    )
-    words = (uniform(len(inputs.token_ids)) < 0.3).nonzero().flatten()
-    masked = uniform(PAIRS, objects) < 0.3
-    rows = masked.flatten().nonzero().flatten()
-    questions = (uniform(PAIRS) < 0.5).nonzero().flatten()
-    targets = PretrainTargets(
-        masked_tokens=words,
-        masked_lm=integers(spec.vocab_size, len(words)),
-        is_matched=integers(2, PAIRS),
-        object_ids=integers(spec.num_object_classes, PAIRS, objects),
-        object_scores=uniform(PAIRS, objects),
-        attribute_ids=integers(spec.num_attribute_classes, PAIRS, objects),
-        attribute_scores=uniform(PAIRS, objects),
-        masked_objects=masked,
-        roi_features=3 * uniform(len(rows), spec.feature_dim),
-        masked_object_rows=rows,
-        original_rows=torch.arange(len(rows)),
-        questions=questions,
-        answer_ids=integers(spec.num_answers, len(questions)),
-    )
-    every = float(PAIRS * objects)
-    counts = dict.fromkeys(("object_label", "attribute_label", "roi_feature"), every)
-    counts |= {"masked_lm": len(words), "matching": PAIRS, "image_qa": len(questions)}
-    assert min(counts.values()) > 2
-    return MicroBatch(torch.arange(PAIRS), inputs, targets, counts)
+    return pretraining_batch(case.spec, visual_mask=request.param == "visual mask")
 
 
 def their_loss(

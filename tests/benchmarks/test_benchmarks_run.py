@@ -1,0 +1,45 @@
+"""The benchmarks run, on a tiny model; nothing is said about time."""
+
+import subprocess
+import sys
+
+import pytest
+
+from runs import ROOT, environment
+
+
+def bench(script: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / script), "--smoke", "--batch", "8", *arguments],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parity
+def test_steps_against_transformers() -> None:
+    output = bench("bench_model.py", "--precision", "fp32", "--rounds", "1", "--warm-up", "0")
+    rows = [line for line in output.splitlines() if "losses differ by" in line]
+    assert [row.split(":")[0] for row in rows] == ["fp32 k=1", "fp32 k=4"]
+    # Worst measured: 2e-7.
+    assert all(float(row.split("losses differ by")[1]) < 1e-5 for row in rows)
+
+
+def test_profile_adds_up() -> None:
+    output = bench("bench_model.py", "--precision", "fp32", "--profile")
+    lines = output.splitlines()
+    for room in ("language encoder", "visual head", "clip and optimiser", "whole step"):
+        assert any(line.startswith(room) for line in lines), room
+    shares = [float(line.split()[-1].rstrip("%")) for line in lines if line.endswith("%")]
+    assert shares[-1] == 100
+    assert sum(shares[:-1]) == pytest.approx(100, abs=0.1 * len(shares))
+
+
+def test_ideas() -> None:
+    output = bench("bench_ideas.py", "--precision", "fp32", "--rounds", "1")
+    assert len(output.splitlines()) == 10

@@ -1,0 +1,56 @@
+"""A batch of invented pairs with a sentence of every length from 3 to 20."""
+
+import torch
+from torch import Tensor
+
+from lxmert_dist.schema import DataSpec, MicroBatch, ModelInputs, PretrainTargets
+
+LENGTHS = torch.arange(3, 21)
+PAIRS = len(LENGTHS)
+
+
+def pretraining_batch(spec: DataSpec, *, visual_mask: bool = False) -> MicroBatch:
+    """All six losses have terms; with a mask, 2 objects or more are real."""
+    draw = torch.Generator().manual_seed(3)
+    tokens, objects = 20, spec.num_objects
+
+    def integers(below: int, *shape: int) -> Tensor:
+        return torch.randint(below, shape, generator=draw)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=draw)
+
+    real = torch.arange(tokens) < LENGTHS[:, None]
+    inputs = ModelInputs.pack(
+        integers(spec.vocab_size, PAIRS, tokens) * real,
+        real,
+        uniform(PAIRS, objects, spec.feature_dim),
+        uniform(PAIRS, objects, 4),
+        object_mask=torch.arange(objects) < 2 + torch.arange(PAIRS)[:, None] % (objects - 1)
+        if visual_mask
+        else None,
+    )
+    words = (uniform(len(inputs.token_ids)) < 0.3).nonzero().flatten()
+    masked = uniform(PAIRS, objects) < 0.3
+    rows = masked.flatten().nonzero().flatten()
+    questions = (uniform(PAIRS) < 0.5).nonzero().flatten()
+    targets = PretrainTargets(
+        masked_tokens=words,
+        masked_lm=integers(spec.vocab_size, len(words)),
+        is_matched=integers(2, PAIRS),
+        object_ids=integers(spec.num_object_classes, PAIRS, objects),
+        object_scores=uniform(PAIRS, objects),
+        attribute_ids=integers(spec.num_attribute_classes, PAIRS, objects),
+        attribute_scores=uniform(PAIRS, objects),
+        masked_objects=masked,
+        roi_features=3 * uniform(len(rows), spec.feature_dim),
+        masked_object_rows=rows,
+        original_rows=torch.arange(len(rows)),
+        questions=questions,
+        answer_ids=integers(spec.num_answers, len(questions)),
+    )
+    every = float(PAIRS * objects)
+    counts = dict.fromkeys(("object_label", "attribute_label", "roi_feature"), every)
+    counts |= {"masked_lm": len(words), "matching": PAIRS, "image_qa": len(questions)}
+    assert min(counts.values()) > 2
+    return MicroBatch(torch.arange(PAIRS), inputs, targets, counts)
