@@ -93,7 +93,12 @@ def run(
 
 
 def pretrain(
-    directory: Path, store: str, *settings: str, ranks: int = 1, apart: bool = False
+    directory: Path,
+    store: str,
+    *settings: str,
+    ranks: int = 1,
+    apart: bool = False,
+    timeout: float = 180,
 ) -> list[dict]:
     """Pretrain with ``SMALL`` settings; returns the ledger, one entry a step.
 
@@ -107,7 +112,7 @@ def pretrain(
         join(World(), timeout_seconds=60)
         train(config, World(), "process")
     else:
-        done = run("pretrain.py", chosen, ranks=ranks)
+        done = run("pretrain.py", chosen, ranks=ranks, timeout=timeout)
         assert done.code == 0, done.output
     return ledger(directory)
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from lxmert_dist.config.sections import ModelConfig
 from lxmert_dist.model.dropout import Dropout
@@ -57,6 +58,8 @@ class WordEmbedding(nn.Embedding):
         self, token_ids: Int64[Tensor, " W"]
     ) -> tuple[Float[Tensor, "W H"], Float[Tensor, "V H"]]:
         """The rows of some word pieces, and the whole table for the decoder."""
+        if torch.compiler.is_compiling():
+            return functional.embedding(token_ids, self.weight, self.padding_idx), self.weight
         rows, table = _TiedLookup.apply(self.weight, token_ids, self.padding_idx)
         return rows, table
 

@@ -12,6 +12,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+
 
 def product(
     rows: Float[Tensor, "N I"], weight: Float[Tensor, "H I"], bias: Float[Tensor, " H"] | None
@@ -21,9 +23,8 @@ def product(
     On CPUs torch gives float32 to MKL, which uses half of what AVX-512 can do on processors that
     are not Intel's; oneDNN, which torch has for bfloat16 anyway, is twice as fast there.
     """
-    quick = rows.device.type == "cpu" and rows.dtype == torch.float32 and rows.numel()
-    compiled = torch.compiler.is_compiling()  # inductor has no such product of two inputs
-    if quick and not compiled and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    quick = rows.device.type == "cpu" and rows.dtype == torch.float32 and rows.numel() > 0
+    if _ONEDNN and quick and not torch.compiler.is_compiling():  # inductor has no such product
         result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
         return result
     return functional.linear(rows, weight, bias)
@@ -64,7 +65,7 @@ def linear(
     rows: Float[Tensor, "N I"], weight: Float[Tensor, "H I"], bias: Float[Tensor, " H"]
 ) -> Float[Tensor, "N H"]:
     """Rows W^T + b."""
-    if rows.device.type != "cpu":
+    if rows.device.type != "cpu" or torch.compiler.is_compiling():
         return functional.linear(rows, weight, bias)
     result: Tensor = _Linear.apply(rows, weight, bias)
     return result
@@ -83,5 +84,7 @@ class ActivatedLinear(nn.Linear):
 
     def forward(self, input: Float[Tensor, "N I"]) -> Float[Tensor, "N H"]:
         """Activate, then project, row by row."""
+        if torch.compiler.is_compiling():  # it decides itself what to compute again
+            return functional.linear(functional.gelu(input), self.weight, self.bias)
         result: Tensor = _ActivatedLinear.apply(input, self.weight, self.bias)
         return result

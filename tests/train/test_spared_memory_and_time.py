@@ -5,6 +5,7 @@ import pytest
 from runs import NO_DROPOUT, identities, pretrain, worst_difference
 
 pytestmark = pytest.mark.distributed
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +33,14 @@ def test_activation_checkpointing_repeats_dropout(tiny_store, tmp_path):
     assert worst_difference(spared, plain) < 1e-5
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("stage", [pytest.param(0, marks=SLOW), 1, pytest.param(2, marks=SLOW), 3])
 def test_compiled(reference, tiny_store, tmp_path, stage):
     """Rounded shapes too, since they are what compiled code wants.
 
     In a process of its own: torch.compile does not look through the checks of shapes in tests.
     """
     settings = ["train.compile=true", "train.shape_multiple=64", f"train.zero_stage={stage}"]
-    entries = pretrain(tmp_path, tiny_store, *NO_DROPOUT, *settings, apart=True)
+    entries = pretrain(tmp_path, tiny_store, *NO_DROPOUT, *settings, apart=True, timeout=550)
     assert identities(entries) == identities(reference)
     assert worst_difference(entries, reference) < 1e-5
