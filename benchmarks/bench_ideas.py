@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from bench_model import batch_of, peak_step_bytes
 from contestants import Contestant, build
-from lxmert_dist.model import attention, dropout, embeddings, layers, linear
+from lxmert_dist.model import attention, dropout, layers, linear
 from lxmert_dist.schema import IGNORED, MicroBatch, ModelInputs
 from record import new_record, render, write_record
 
@@ -102,11 +102,6 @@ def unshared_first_layer(self, language, vision, words, objects, *, image_index=
     return CROSS(self, language, vision, words, objects, **options)
 
 
-def plain_look_up(self, token_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Autograd adds the two gradients of the word table."""
-    return functional.embedding(token_ids, self.weight, self.padding_idx), self.weight
-
-
 def fused_attention(query, key, value, mask, drop):
     """The fused kernel of CPUs."""
     return functional.scaled_dot_product_attention(
@@ -137,9 +132,6 @@ IDEAS = (
         CROSS_ENCODER, "forward", whole_last_layer
     ),
     Idea("answer head where there is an answer", answered_everywhere),
-    Idea("look-up's gradient added to the decoder's").at(
-        embeddings.WordEmbedding, "forward", plain_look_up
-    ),
     Idea("products by oneDNN").at(linear, "product", functional.linear),
     Idea("dropout from 16 bits an element").at(dropout.Dropout, "forward", plain_dropout),
     Idea("attention spelt out, not the fused CPU kernel").at(attention, "_mix", fused_attention),
