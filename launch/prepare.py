@@ -1,4 +1,7 @@
-"""Build a feature store: ``uv run launch/prepare.py easy-vqa --out URI``; ``--help`` tells more."""
+"""Build a feature store: ``uv run launch/prepare.py easy-vqa --out URI``.
+
+Also of LXMERT's published files (``lxmert``); ``--help`` tells more.
+"""
 
 from lxmert_dist.cli.prepare import main
 

@@ -3,6 +3,8 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from lxmert_dist.cli.command import frame, run_command
 from lxmert_dist.errors import DataError
@@ -11,8 +13,18 @@ EXAMPLES = """\
 examples:
   python launch/prepare.py easy-vqa --out data/easy_vqa
   python launch/prepare.py easy-vqa --out s3://bucket/easy_vqa
+  python launch/prepare.py lxmert --out data/lxmert --tokenizer bert-base-uncased \\
+      --tsv train2014_obj36.tsv val2014_obj36.tsv vg_gqa_obj36.tsv --answers all_ans.json \\
+      --json mscoco_train.json mscoco_nominival.json vgnococo.json mscoco_minival.json
 Credentials and endpoint of S3 come from the usual variables: AWS_ACCESS_KEY_ID,
 AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION.
+"""
+
+LXMERT = """\
+Features as published (TSV, 10 fields, base64) and sentences as published (JSON, an element an
+image) into one store. Images of mscoco_minival.json, which are the first 5,000 rows of val2014's
+features, become split valid; everything else becomes split train. Files are read where they lie,
+on this machine; the store can be anywhere. A build that was interrupted starts anew.
 """
 
 
@@ -24,8 +36,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         "easy-vqa",
         help="one coloured shape an image, 5,000 images, 48,248 questions (PyPI easy-vqa)",
     )
-    easy.add_argument("--out", required=True, metavar="URI", help="path or fsspec URI of the store")
-    easy.add_argument("--seed", type=int, default=9595, help="of split and order (default 9595)")
+    lxmert = kinds.add_parser(
+        "lxmert",
+        help="the published pretraining data: 180,000 images, 9.18 million pairs",
+        description=LXMERT,
+    )
+    for kind in (easy, lxmert):
+        _add_place(kind)
+    _add_sizes(lxmert)
+    _add_easy_vqa(easy)
+    _add_lxmert(lxmert)
+    return run_command(_prepare, parser, argv)
+
+
+def _add_easy_vqa(easy: argparse.ArgumentParser) -> None:
     easy.add_argument("--boxes", type=int, default=4, help="regions of every image (default 4)")
     easy.add_argument(
         "--tokenizer",
@@ -34,19 +58,73 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="hub name or directory of a tokenizer (default: trained on the sentences)",
     )
     easy.add_argument("--limit", type=int, metavar="N", help="only the first N images of each part")
-    easy.add_argument("--overwrite", action="store_true", help="replace a finished store")
-    return run_command(_prepare, parser, argv)
+
+
+def _add_lxmert(lxmert: argparse.ArgumentParser) -> None:
+    files: dict[str, Any] = {"nargs": "+", "type": Path, "required": True, "metavar": "FILE"}
+    lxmert.add_argument(
+        "--tsv", help="features of images; the first row of an image counts", **files
+    )
+    lxmert.add_argument("--json", help="sentences and labels", **files)
+    lxmert.add_argument(
+        "--answers", type=Path, required=True, metavar="FILE", help="answer table (all_ans.json)"
+    )
+    lxmert.add_argument(
+        "--tokenizer",
+        default="bert-base-uncased",
+        metavar="NAME",
+        help="hub name or directory (default bert-base-uncased)",
+    )
+    lxmert.add_argument(
+        "--valid",
+        nargs="*",
+        default=["mscoco_minival"],
+        metavar="NAME",
+        help="names, without .json, of the files that become split valid (default mscoco_minival)",
+    )
+    for kind, classes in (("object", 1600), ("attribute", 400)):
+        lxmert.add_argument(
+            f"--{kind}-classes",
+            type=Path,
+            metavar="FILE",
+            help=f"their names, a line each (default: {classes} numbers)",
+        )
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", required=True, metavar="URI", help="path or fsspec URI of the store"
+    )
+    parser.add_argument("--seed", type=int, default=9595, help="of split and order (default 9595)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a finished store")
+
+
+def _add_sizes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--boxes", type=int, default=36, help="of every image (default 36)")
+    parser.add_argument(
+        "--feature-dim", type=int, default=2048, metavar="F", help="of every box (default 2048)"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float16", "float32"),
+        default="float16",
+        help="of the features in the store (default float16)",
+    )
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
-    prepare_easy_vqa_store(
-        arguments.out,
-        seed=arguments.seed,
-        num_objects=arguments.boxes,
-        tokenizer=arguments.tokenizer,
-        limit=arguments.limit,
-        overwrite=arguments.overwrite,
-    )
+    match arguments.kind:
+        case "easy-vqa":
+            prepare_easy_vqa_store(
+                arguments.out,
+                seed=arguments.seed,
+                num_objects=arguments.boxes,
+                tokenizer=arguments.tokenizer,
+                limit=arguments.limit,
+                overwrite=arguments.overwrite,
+            )
+        case _:
+            _prepare_lxmert(arguments)
 
 
 def prepare_easy_vqa_store(
@@ -73,7 +151,7 @@ def prepare_easy_vqa_store(
     from lxmert_dist.ingest import prepare_easy_vqa
     from lxmert_dist.store import open_store
 
-    print(f"preparing easy-VQA at {uri}", file=sys.stderr)  # noqa: T201
+    _say(f"preparing easy-VQA at {uri}")
     prepare_easy_vqa(
         uri,
         seed=seed,
@@ -85,4 +163,48 @@ def prepare_easy_vqa_store(
     store = open_store(uri)
     for name, entry in store.manifest.splits.items():
         sources = ", ".join(f"{count} {source}" for source, count in entry.sources.items())
-        print(f"{name}: {entry.num_images} images, {sources}", file=sys.stderr)  # noqa: T201
+        _say(f"{name}: {entry.num_images} images, {sources}")
+
+
+def _prepare_lxmert(arguments: argparse.Namespace) -> None:
+    from lxmert_dist.ingest import (
+        AnswerTable,
+        FeatureFormat,
+        LxmertFiles,
+        RowSizes,
+        prepare_lxmert,
+    )
+    from lxmert_dist.interop.answers import read_answers
+    from lxmert_dist.objectives.answers import normalise_answer
+
+    published = FeatureFormat()
+    report = prepare_lxmert(
+        arguments.out,
+        LxmertFiles(arguments.tsv, arguments.json, arguments.valid),
+        answers=AnswerTable(read_answers(arguments.answers), normalise_answer),
+        tokenizer=arguments.tokenizer,
+        seed=arguments.seed,
+        features=FeatureFormat(
+            sizes=RowSizes(arguments.boxes, arguments.feature_dim),
+            object_classes=_names(arguments.object_classes, published.object_classes),
+            attribute_classes=_names(arguments.attribute_classes, published.attribute_classes),
+            dtype=arguments.dtype,
+        ),
+        overwrite=arguments.overwrite,
+    )
+    for line in report.lines():
+        _say(line)
+
+
+def _names(path: Path | None, otherwise: Sequence[str]) -> Sequence[str]:
+    """The lines of a file, if there is one."""
+    if path is None:
+        return otherwise
+    try:
+        return path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)  # noqa: T201

@@ -1,14 +1,26 @@
 """Raw public data -> a store: images through a detector, sentences through a tokenizer."""
 
+from lxmert_dist.ingest.amounts import show_amounts
 from lxmert_dist.ingest.build import build_store
+from lxmert_dist.ingest.butd_tsv import RowSizes
 from lxmert_dist.ingest.easy_vqa import prepare_easy_vqa
+from lxmert_dist.ingest.lxmert import FeatureFormat, LxmertFiles, prepare_lxmert
+from lxmert_dist.ingest.lxmert_json import AnswerTable
 from lxmert_dist.ingest.matching import matching_ceiling
+from lxmert_dist.ingest.report import IngestReport
 from lxmert_dist.ingest.tokenizer import load_tokenizer, train_wordpiece
 
 __all__ = [
+    "AnswerTable",
+    "FeatureFormat",
+    "IngestReport",
+    "LxmertFiles",
+    "RowSizes",
     "build_store",
     "load_tokenizer",
     "matching_ceiling",
     "prepare_easy_vqa",
+    "prepare_lxmert",
+    "show_amounts",
     "train_wordpiece",
 ]

@@ -1,6 +1,7 @@
 """Splits of raw images and sentences -> a store, by way of a detector and a tokenizer."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def build_store(
                 for record in detector.detect(batch, pixels):
                     split_writer.append(record)
                 bar.update(len(batch))
-        split_writer.close(_tokenise(split.sentences, tokenizer_dir))
+        split_writer.close(tokenise(split.sentences, tokenizer_dir))
     return writer.finish()
 
 
@@ -102,10 +103,11 @@ def _check_sentences(splits: Mapping[str, RawSplit], answers: frozenset[str]) ->
                 )
 
 
-def _tokenise(sentences: Sequence[RawSentence], tokenizer_dir: Path) -> Iterator[Sentence]:
+def tokenise(sentences: Iterable[RawSentence], tokenizer_dir: Path) -> Iterator[Sentence]:
+    """Sentences as word pieces, in the order given, some thousands in memory at a time."""
     tokenizer = load_tokenizer(str(tokenizer_dir))
-    for start in range(0, len(sentences), _SENTENCE_BATCH):
-        batch = sentences[start : start + _SENTENCE_BATCH]
+    source = iter(sentences)
+    while batch := list(islice(source, _SENTENCE_BATCH)):
         texts = [sentence.text for sentence in batch]
         encoded = tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)
         for raw, token_ids in zip(batch, encoded["input_ids"], strict=True):

@@ -1,0 +1,293 @@
+"""LXMERT's published pretraining data: features in TSV, sentences in JSON -> one store.
+
+The features are read once, in the order of the store; the sentences twice, since only they tell
+which images are wanted. Memory holds an index of the images (about 0.3 KB each) and what the
+store's writer gathers, never a file.
+"""
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from lxmert_dist import keyed
+from lxmert_dist.errors import DataError
+from lxmert_dist.ingest.build import tokenise
+from lxmert_dist.ingest.butd_tsv import FeatureFile, Row, RowSizes
+from lxmert_dist.ingest.lxmert_json import AnswerTable, Item, raw_sentences, read_items
+from lxmert_dist.ingest.report import FeatureMeter, IngestReport
+from lxmert_dist.ingest.source import RawSentence
+from lxmert_dist.ingest.tokenizer import load_tokenizer
+from lxmert_dist.schema import Sentence
+from lxmert_dist.store import SplitWriter, StoreWriter
+
+MINIVAL = "mscoco_minival"
+MINIVAL_ROWS = 5_000
+"""The images of ``mscoco_minival.json`` are the first rows of COCO val2014's features; those of
+``mscoco_nominival.json``, which are trained on, stand behind them in the same file."""
+
+TRAIN, VALID = "train", "valid"
+NO_FEATURES = "sentences whose image has no features"
+HELD_OUT = f"sentences of {TRAIN} whose image is in {VALID}"
+NO_MINIVAL = f"sentences of {MINIVAL} whose image is not in the first {MINIVAL_ROWS:,} rows"
+NO_PIECES = "sentences without a word piece"
+TWICE = "rows of features whose image came before"
+UNUSED = "images that no sentence is kept of"
+
+
+@dataclass(frozen=True)
+class LxmertFiles:
+    """What to read.
+
+    ``valid``: the JSON files, by their names without suffix, that become split ``valid``.
+    """
+
+    tsvs: Sequence[Path]
+    jsons: Sequence[Path]
+    valid: Sequence[str] = (MINIVAL,)
+
+    def of(self, split: str) -> list[Path]:
+        """The JSON files of a split."""
+        return [path for path in self.jsons if (path.stem in self.valid) == (split == VALID)]
+
+
+@dataclass(frozen=True)
+class FeatureFormat:
+    """What the features are, and how they are stored.
+
+    Names of classes are by id; ``dtype`` is ``float16`` or ``float32``.
+    """
+
+    sizes: RowSizes = field(default_factory=RowSizes)
+    object_classes: Sequence[str] = tuple(f"object {i}" for i in range(1600))
+    attribute_classes: Sequence[str] = tuple(f"attribute {i}" for i in range(400))
+    dtype: str = "float16"
+    images_per_shard: int = 64
+
+
+def prepare_lxmert(
+    uri: str,
+    files: LxmertFiles,
+    *,
+    answers: AnswerTable,
+    tokenizer: str,
+    seed: int,
+    features: FeatureFormat | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> IngestReport:
+    """Build the store: split ``train``, and ``valid`` where a file of it is given.
+
+    An image is stored once, from the first row that has it, if a sentence is about it. An image
+    that ``valid`` names is never trained on. What is left out is counted in the report. A build
+    that was interrupted starts anew.
+
+    Args:
+        uri: where the store will be.
+        files: what to read, on this machine.
+        answers: the answer table; its tally is brought up to date.
+        tokenizer: directory or hub name.
+        seed: of the order of images.
+        features: their sizes, names and dtype; by default the published ones, in float16.
+        overwrite: replace a finished store.
+        progress: show bars, in bytes.
+
+    Raises:
+        DataError: a file is missing, damaged or inconsistent; names it and the line.
+        StoreError: the store exists, or cannot be written.
+    """
+    began = time.monotonic()
+    features = features or FeatureFormat()
+    for path, times in Counter([*files.tsvs, *files.jsons]).items():
+        if times > 1:
+            raise DataError(f"{path} is given twice; name each file once")
+    for name in sorted({*files.valid} - {path.stem for path in files.jsons} - {MINIVAL}):
+        raise DataError(f"no JSON file is called {name}.json, which is to be split {VALID!r}")
+    dropped: Counter[str] = Counter()
+    meter = FeatureMeter(features.dtype)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        load_tokenizer(tokenizer).save_pretrained(str(scratch))
+        opened = [stack.enter_context(FeatureFile(p, features.sizes)) for p in files.tsvs]
+        rows = _index(opened, dropped, progress)
+        selection = _select(files, rows, progress)
+        dropped[UNUSED] = len(rows) - sum(map(len, selection.images.values()))
+        writer = _open_writer(uri, files, features, answers.answers, scratch, seed, overwrite)
+        for split, images in selection.images.items():
+            split_writer = writer.split(split)
+            order = keyed.permutation(len(images), seed, 0, keyed.Purpose.STORE_ORDER)
+            ids = sorted(images)
+            wanted = [rows[ids[place]] for place in order]
+            _write_images(split_writer, wanted, meter, f"features of {split}", progress)
+            said = _sentences(files.of(split), split, selection, answers, dropped, progress)
+            split_writer.close(_with_pieces(tokenise(said, scratch), dropped))
+        digest = writer.finish()
+        json_bytes = sum(path.stat().st_size for path in files.jsons)
+        return IngestReport(
+            uri=uri,
+            digest=digest,
+            dropped={reason: n for reason, n in dropped.items() if n},
+            answers=answers.tally,
+            features=meter,
+            bytes_read=sum(file.num_bytes for file in opened) + json_bytes,
+            seconds=time.monotonic() - began,
+        )
+
+
+def _open_writer(
+    uri: str,
+    files: LxmertFiles,
+    features: FeatureFormat,
+    answers: Sequence[str],
+    tokenizer_dir: Path,
+    seed: int,
+    overwrite: bool,
+) -> StoreWriter:
+    objects = features.sizes.num_objects
+    return StoreWriter(
+        uri,
+        num_objects=objects,
+        feature_dim=features.sizes.feature_dim,
+        object_classes=features.object_classes,
+        attribute_classes=features.attribute_classes,
+        answers=answers,
+        tokenizer_dir=tokenizer_dir,
+        extractor=f"bottom-up attention, {objects} boxes an image, published as TSV",
+        images_per_shard=features.images_per_shard,
+        feature_dtype=features.dtype,
+        info={
+            "dataset": "lxmert",
+            "seed": seed,
+            "tsv": [path.name for path in files.tsvs],
+            "json": {split: [path.name for path in files.of(split)] for split in (TRAIN, VALID)},
+        },
+        overwrite=overwrite,
+    )
+
+
+def _write_images(
+    writer: SplitWriter, images: Sequence["_At"], meter: FeatureMeter, what: str, progress: bool
+) -> None:
+    """Read the rows in the order of the store, and write them."""
+    with _bar(what, sum(at.row.length for at in images), progress) as bar:
+        for at in images:
+            record = at.file.read(at.row)
+            with _located(at.file.where(at.row.line)):
+                writer.append(record)
+            meter.see(record.roi_features)
+            bar.update(at.row.length)
+
+
+@dataclass(frozen=True)
+class _At:
+    file: FeatureFile
+    row: Row
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """The images of each split."""
+
+    rows: Mapping[str, _At]
+    images: Mapping[str, frozenset[str]]
+
+    def objection(self, split: str, image_id: str) -> str | None:
+        """Why the sentences of an image are left out of a split, or None."""
+        if image_id in self.images[split]:
+            return None
+        if image_id not in self.rows:
+            return NO_FEATURES
+        return HELD_OUT if split == TRAIN else NO_MINIVAL
+
+
+def _index(files: Sequence[FeatureFile], dropped: Counter[str], progress: bool) -> dict[str, _At]:
+    """Where the features of every image are; the first row of an image counts."""
+    rows: dict[str, _At] = {}
+    with _bar("finding rows", sum(file.num_bytes for file in files), progress) as bar:
+        for file in files:
+            for row in file.index():
+                if row.image_id in rows:
+                    dropped[TWICE] += 1
+                else:
+                    rows[row.image_id] = _At(file, row)
+                bar.update(row.length)
+    return rows
+
+
+def _select(files: LxmertFiles, rows: Mapping[str, _At], progress: bool) -> _Selection:
+    named: dict[str, set[str]] = {TRAIN: set(), VALID: set()}
+    kept: set[str] = set()  # of valid
+    for split, item, path in _all_items(files, progress):
+        named[split].add(item.image_id)
+        at = rows.get(item.image_id)
+        if split == VALID and at and (path.stem != MINIVAL or at.row.line <= MINIVAL_ROWS):
+            kept.add(item.image_id)
+    chosen = {TRAIN: named[TRAIN] & rows.keys() - named[VALID], VALID: kept}
+    wanted = [split for split in (TRAIN, VALID) if files.of(split)]
+    for split in wanted:
+        if not chosen[split]:
+            raise DataError(
+                f"none of the {len(named[split])} images of split {split!r} has features that it "
+                f"may use; do {' '.join(str(path) for path in files.tsvs)} belong to "
+                f"{' '.join(str(path) for path in files.of(split))}?"
+            )
+    return _Selection(rows, {split: frozenset(chosen[split]) for split in wanted})
+
+
+def _all_items(files: LxmertFiles, progress: bool) -> Iterator[tuple[str, Item, Path]]:
+    total = sum(path.stat().st_size for path in files.jsons if path.exists())
+    with _bar("checking sentences", total, progress) as bar:
+        for split in (TRAIN, VALID):
+            for path in files.of(split):
+                for item in read_items(path, bar.update):
+                    yield split, item, path
+
+
+def _sentences(
+    paths: Sequence[Path],
+    split: str,
+    selection: _Selection,
+    answers: AnswerTable,
+    dropped: Counter[str],
+    progress: bool,
+) -> Iterator[RawSentence]:
+    """The sentences of a split whose images are in it; counts the others."""
+    taken: Counter[str] = Counter()
+    total = sum(path.stat().st_size for path in paths)
+    with _bar(f"sentences of {split}", total, progress) as bar:
+        for path in paths:
+            for item in read_items(path, bar.update):
+                objection = selection.objection(split, item.image_id)
+                if objection:
+                    dropped[objection] += item.num_sentences
+                else:
+                    yield from raw_sentences(item, answers, taken)
+
+
+def _with_pieces(sentences: Iterable[Sentence], dropped: Counter[str]) -> Iterator[Sentence]:
+    for sentence in sentences:
+        if sentence.token_ids:
+            yield sentence
+        else:
+            dropped[NO_PIECES] += 1
+
+
+@contextmanager
+def _located(where: str) -> Iterator[None]:
+    """Say which line was refused."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def _bar(what: str, total: int, progress: bool) -> Any:
+    return tqdm(
+        total=total, desc=what, unit="B", unit_scale=True, unit_divisor=1024, disable=not progress
+    )
