@@ -34,6 +34,7 @@ class Purpose(IntEnum):
     DROPOUT = 14
     SPLIT = 15
     IDENTITY = 16
+    SYNTHETIC = 17
 
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)

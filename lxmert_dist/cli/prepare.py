@@ -16,6 +16,7 @@ examples:
   python launch/prepare.py lxmert --out data/lxmert --tokenizer bert-base-uncased \\
       --tsv train2014_obj36.tsv val2014_obj36.tsv vg_gqa_obj36.tsv --answers all_ans.json \\
       --json mscoco_train.json mscoco_nominival.json vgnococo.json mscoco_minival.json
+  python launch/prepare.py synthetic --images 180000 --out data/load_test
 Credentials and endpoint of S3 come from the usual variables: AWS_ACCESS_KEY_ID,
 AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION.
 """
@@ -25,6 +26,11 @@ Features as published (TSV, 10 fields, base64) and sentences as published (JSON,
 image) into one store. Images of mscoco_minival.json, which are the first 5,000 rows of val2014's
 features, become split valid; everything else becomes split train. Files are read where they lie,
 on this machine; the store can be anywhere. A build that was interrupted starts anew.
+"""
+
+SYNTHETIC = """\
+A store of made-up images with as many sentences of each kind, as long ones, and as many labels as
+the published data have, for load tests.
 """
 
 
@@ -41,11 +47,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="the published pretraining data: 180,000 images, 9.18 million pairs",
         description=LXMERT,
     )
-    for kind in (easy, lxmert):
+    synthetic = kinds.add_parser(
+        "synthetic", help="made up, as large as you like", description=SYNTHETIC
+    )
+    for kind in (easy, lxmert, synthetic):
         _add_place(kind)
-    _add_sizes(lxmert)
+    for kind in (lxmert, synthetic):
+        _add_sizes(kind)
     _add_easy_vqa(easy)
     _add_lxmert(lxmert)
+    synthetic.add_argument("--images", type=int, required=True, metavar="N", help="how many")
     return run_command(_prepare, parser, argv)
 
 
@@ -123,8 +134,10 @@ def _prepare(arguments: argparse.Namespace) -> None:
                 limit=arguments.limit,
                 overwrite=arguments.overwrite,
             )
-        case _:
+        case "lxmert":
             _prepare_lxmert(arguments)
+        case _:
+            _prepare_synthetic(arguments)
 
 
 def prepare_easy_vqa_store(
@@ -193,6 +206,24 @@ def _prepare_lxmert(arguments: argparse.Namespace) -> None:
         overwrite=arguments.overwrite,
     )
     for line in report.lines():
+        _say(line)
+
+
+def _prepare_synthetic(arguments: argparse.Namespace) -> None:
+    from lxmert_dist.ingest import SyntheticImages, prepare_synthetic, show_amounts
+    from lxmert_dist.store import open_store
+
+    made = SyntheticImages(
+        arguments.seed, num_objects=arguments.boxes, feature_dim=arguments.feature_dim
+    )
+    prepare_synthetic(
+        arguments.out,
+        made,
+        num_images=arguments.images,
+        feature_dtype=arguments.dtype,
+        overwrite=arguments.overwrite,
+    )
+    for line in show_amounts(open_store(arguments.out)):
         _say(line)
 
 

@@ -8,6 +8,7 @@ from lxmert_dist.ingest.lxmert import FeatureFormat, LxmertFiles, prepare_lxmert
 from lxmert_dist.ingest.lxmert_json import AnswerTable
 from lxmert_dist.ingest.matching import matching_ceiling
 from lxmert_dist.ingest.report import IngestReport
+from lxmert_dist.ingest.synthetic import SyntheticImages, prepare_synthetic
 from lxmert_dist.ingest.tokenizer import load_tokenizer, train_wordpiece
 
 __all__ = [
@@ -16,11 +17,13 @@ __all__ = [
     "IngestReport",
     "LxmertFiles",
     "RowSizes",
+    "SyntheticImages",
     "build_store",
     "load_tokenizer",
     "matching_ceiling",
     "prepare_easy_vqa",
     "prepare_lxmert",
+    "prepare_synthetic",
     "show_amounts",
     "train_wordpiece",
 ]

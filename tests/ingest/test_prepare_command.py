@@ -55,3 +55,13 @@ def test_valid_can_be_another_file_and_mistakes_are_shown_in_a_line(arguments, t
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: ")
     assert "val2014.tsv:2: the file ends after" in last
+
+
+def test_a_synthetic_store_is_made_by_one_line(tmp_path, capsys):
+    line = ["synthetic", "--images", "8", "--out", str(tmp_path / "s"), "--boxes", "2"]
+    assert prepare.main([*line, "--feature-dim", "4", "--seed", "3"]) == 0
+    assert "VG-Cap" in capsys.readouterr().err
+    store = open_store(str(tmp_path / "s"))
+    assert store.spec.vocab_size == 30522
+    assert store.spec.num_answers == 9500
+    assert store.manifest.info == {"dataset": "synthetic", "seed": 3}
