@@ -1,5 +1,6 @@
 """Objects of a store, checked against its manifest before anybody sees them."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -7,12 +8,15 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from lxmert_dist.errors import CorruptObjectError
+from lxmert_dist.errors import CorruptObjectError, StoreError
 from lxmert_dist.store import chunks
 from lxmert_dist.store import uri as uris
 from lxmert_dist.store.manifest import ChunkEntry, ObjectEntry
 
 T = TypeVar("T")
+
+HELD_BYTES = 64 << 20
+"""A remote object up to this size is checked in memory, a larger one in a temporary file."""
 
 
 def read_object(uri: str, entry: ObjectEntry) -> bytes:
@@ -75,10 +79,31 @@ def local_copy(uri: str, entry: ObjectEntry, scratch: Path) -> Path:
             uris.download(source, path)
         elif not path.is_file():
             raise uris.MissingError(f"nothing at {source}")
-        _require(ObjectEntry.of_file(entry.key, path), entry)
+        _require(type(entry).of_file(entry.key, path), entry)
         return path
 
     return _repeated(uri, entry, fetch)
+
+
+def problem_of(uri: str, entry: ObjectEntry) -> str | None:
+    """What is wrong with an object of the store at ``uri``, or None; memory is bounded.
+
+    Raises:
+        StoreError: the store is out of reach.
+    """
+    try:
+        if entry.num_bytes <= HELD_BYTES and uris.local_path(uri) is None:
+            read_object(uri, entry)
+        else:
+            with tempfile.TemporaryDirectory(prefix="lxmert_dist_") as scratch:
+                local_copy(uri, entry, Path(scratch))
+    except (uris.DeniedError, uris.UnreachableError):
+        raise
+    except CorruptObjectError as error:
+        return str(error.__cause__)
+    except StoreError as error:  # such as a disk's bad block
+        return str(error)
+    return None
 
 
 def _require(found: ObjectEntry, entry: ObjectEntry) -> None:
@@ -93,14 +118,18 @@ def _require(found: ObjectEntry, entry: ObjectEntry) -> None:
 def _repeated(
     uri: str, entry: ObjectEntry, read: Callable[[], T], patience_s: float | None = None
 ) -> T:
+    """Read with retries; what is wrong in the end is the cause of the error that is raised."""
     try:
         return uris.retry(read, patience_s)
-    except uris.MissingError as error:
-        problem = f"{entry.key} is missing"
-        raise CorruptObjectError(_advice(problem, uri)) from error
-    except CorruptObjectError as error:
-        raise CorruptObjectError(_advice(str(error), uri)) from error
+    except uris.MissingError:
+        problem = CorruptObjectError(f"{entry.key} is missing")
+        raise CorruptObjectError(_advice(problem, uri)) from problem
+    except CorruptObjectError as problem:
+        raise CorruptObjectError(_advice(problem, uri)) from problem
 
 
-def _advice(problem: str, uri: str) -> str:
-    return f"{problem} (store {uris.shown(uri)}); restore it from a copy or prepare the store again"
+def _advice(problem: CorruptObjectError, uri: str) -> str:
+    return (
+        f"{problem} (store {uris.shown(uri)}); restore it from a copy "
+        "(launch/verify.py --repair-from) or prepare the store again"
+    )

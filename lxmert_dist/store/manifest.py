@@ -76,6 +76,15 @@ class ChunkEntry(ObjectEntry):
             sha256=hashlib.sha256(data).hexdigest(),
         )
 
+    @classmethod
+    def of_file(cls, key: str, path: Path) -> "ChunkEntry":
+        """Describe a local file that holds an encoded chunk, without holding it in memory."""
+        whole = ObjectEntry.of_file(key, path)
+        with path.open("rb") as file:
+            file.seek(max(0, whole.num_bytes - CHECKSUM_BYTES))
+            stored = int.from_bytes(file.read(CHECKSUM_BYTES), "little")
+        return cls(key=key, num_bytes=whole.num_bytes, crc32c=stored, sha256=whole.sha256)
+
 
 class ShardEntry(Record):
     """One feature chunk and which images (rows of the split) and pairs it serves."""

@@ -1,25 +1,19 @@
-"""Open a store: follow the pointer to the manifest and trust nothing that it does not vouch for."""
+"""Open a store, and trust nothing that its manifest does not vouch for."""
 
 import json
 import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 
-from lxmert_dist.errors import CorruptObjectError, StoreError
+from lxmert_dist.errors import StoreError
 from lxmert_dist.schema import DataSpec
 from lxmert_dist.store import uri as uris
 from lxmert_dist.store.access import local_copy, read_object
-from lxmert_dist.store.layout import POINTER_KEY, manifest_key
-from lxmert_dist.store.manifest import (
-    Manifest,
-    VocabularyEntry,
-    is_store_root,
-    parse_manifest,
-    parse_pointer,
-)
+from lxmert_dist.store.catalogue import open_catalogue
+from lxmert_dist.store.layout import POINTER_KEY
+from lxmert_dist.store.manifest import Manifest, VocabularyEntry
 from lxmert_dist.store.split import Split
 
 
@@ -100,20 +94,8 @@ def open_store(uri: str) -> Store:
         StoreError: there is no store, it is half-written, of another schema version, its manifest
             was changed, or it is out of reach.
     """
-    try:
-        pointer = uris.read_bytes(uris.join(uri, POINTER_KEY))
-    except uris.MissingError as error:
-        raise StoreError(_what_is_there(uri)) from error
-    digest = parse_pointer(pointer, uris.join(uri, POINTER_KEY))
-    location = uris.join(uri, manifest_key(digest))
-    try:
-        manifest = uris.retry(lambda: parse_manifest(uris.read_once(location), digest, location))
-    except uris.MissingError as error:
-        raise CorruptObjectError(
-            f"{manifest_key(digest)} is missing from the store at {uris.shown(uri)}; "
-            "prepare it again"
-        ) from error
-    return Store(uri, digest, manifest)
+    catalogue = open_catalogue(uri)
+    return Store(uri, catalogue.digest, catalogue.manifest)
 
 
 def has_store(uri: str) -> bool:
@@ -123,35 +105,6 @@ def has_store(uri: str) -> bool:
         StoreError: the place is out of reach.
     """
     return uris.exists(uris.join(uri, POINTER_KEY))
-
-
-def verify(store: Store) -> Iterator[tuple[str, str]]:
-    """Read every object of a store and compare it with the manifest.
-
-    Yields:
-        The key and the problem of each object that is missing or not as it was written.
-
-    Raises:
-        StoreError: the store is out of reach.
-    """
-    for entry in store.manifest.all_objects():
-        try:
-            read_object(store.uri, entry)
-        except CorruptObjectError as error:
-            yield entry.key, str(error)
-
-
-def _what_is_there(uri: str) -> str:
-    """Why a place without a pointer is no store that can be opened."""
-    place = uris.shown(uri)
-    if is_store_root(uri):
-        return f"the store at {place} is half-written: its preparation did not finish; run it again"
-    if not uris.is_empty(uri):
-        return f"{place} holds something, but no feature store; check data.store"
-    return (
-        f"there is no feature store at {place}; prepare one there "
-        f"(launch/prepare.py easy-vqa --out {place}) or check data.store"
-    )
 
 
 def _vocabulary(uri: str, entry: VocabularyEntry) -> list[str]:

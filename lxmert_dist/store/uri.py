@@ -193,6 +193,31 @@ def list_dir(uri: str) -> list[str]:
     return retry(names)
 
 
+def list_tree(uri: str) -> dict[str, int]:
+    """The bytes of every object under ``uri``, by key from there on; directories do not count.
+
+    Raises:
+        StoreError: as :func:`read_bytes`; also where the place cannot be listed.
+    """
+
+    def sizes() -> dict[str, int]:
+        filesystem, key = _resolve(uri)
+        strict = {"on_error": "raise"} if "file" in _protocols(filesystem) else {}
+        try:
+            with _translated(uri):
+                found = filesystem.find(key, detail=True, **strict)
+        except MissingError:
+            return {}
+        root = key.rstrip("/") + "/"
+        return {
+            path.removeprefix(root): int(entry["size"] or 0)
+            for path, entry in found.items()
+            if path.startswith(root) and not path.endswith("/") and entry["type"] != "directory"
+        }
+
+    return retry(sizes)
+
+
 def is_empty(uri: str) -> bool:
     """Whether no object is at or under ``uri``; errors as for reading.
 
