@@ -145,7 +145,8 @@ def test_a_wider_model_stays_within_the_tolerance(save, turn, heads):
     model = theirs(LxmertForPreTraining, hidden_size=128, intermediate_size=512)
     source = of_path(save(released(model)), Guess(heads))
     for to in ("huggingface", "lxmert_dist"):
-        assert worst(turn(source, to)[1]) < 5e-6  # measured: 0
+        # Worst measured: 9.6e-6 to ours, whose products are oneDNN's and not MKL's; else 0.
+        assert worst(turn(source, to)[1]) < 5e-5
 
 
 def test_assumed_heads_are_told(save, turn):
