@@ -74,7 +74,13 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.uri} has format {tree.get('format')}, this version reads {FORMAT}"
             )
-        return TrainState(**tree)
+        try:
+            return TrainState(**tree)
+        except TypeError as error:
+            raise CheckpointError(
+                f"{self.uri}/state.json has other fields than this version reads ({error}); "
+                "use the version that wrote it"
+            ) from error
 
     def tensors(self, part: str) -> dict[str, Tensor]:
         """The full fp32 tensors of one part (``engine.PARTS``) by parameter name.
