@@ -1,16 +1,20 @@
 """The two models of ``bench_model.py``, each with everything that a step of it needs."""
 
 import argparse
+from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
 from transformers import LxmertConfig, LxmertForPreTraining
 
 from lxmert_dist.config import ModelConfig, ObjectivesConfig, OptimizerConfig
+from lxmert_dist.interop.hugging_face import ALL_HEADS, config_of
+from lxmert_dist.interop.layouts import recognise
 from lxmert_dist.interop.names import to_ours
 from lxmert_dist.interop.reference import reference_inputs, reference_labels
 from lxmert_dist.schema import DataSpec, MicroBatch
 from lxmert_dist.tasks import PretrainingTask
+from lxmert_dist.tasks.weights import Description
 from lxmert_dist.train.optimizer import build_optimizer
 from model_batch import PUBLISHED
 
@@ -28,10 +32,6 @@ class Contestant:
         """The total of the six weighted means."""
         raise NotImplementedError
 
-    def backward(self, batch: MicroBatch) -> None:
-        """Forward and backward."""
-        self.loss(batch).backward()
-
     def clip_and_update(self) -> None:
         """The rest of a step, at a fixed learning rate."""
         torch.nn.utils.clip_grad_norm_(self.params, 1.0)
@@ -40,7 +40,7 @@ class Contestant:
 
     def step(self, batch: MicroBatch) -> None:
         """A whole step."""
-        self.backward(batch)
+        self.loss(batch).backward()
         self.clip_and_update()
 
     def wait(self) -> None:
@@ -98,9 +98,8 @@ class Ours(Contestant):
 
     def take_weights(self, peer: Peer) -> None:
         """Start from the same weights."""
-        theirs = peer.module.state_dict()
-        released = {name.replace("lxmert.", "bert.", 1): value for name, value in theirs.items()}
-        self.module.load_state_dict(to_ours(released, self._config))
+        released = recognise(peer.module.state_dict(), "the peer")
+        self.module.load_state_dict(to_ours(released.tensors, self._config))
         for master, param in zip(self.masters, self.params, strict=False):
             master.copy_(param.detach())
 
@@ -148,14 +147,5 @@ def build(name: str, settings: argparse.Namespace) -> Contestant:
         config = config.model_copy(update={**small, "hidden_size": 48, "intermediate_size": 96})
     if name == "ours":
         return Ours(config, PUBLISHED, settings)
-    theirs = LxmertConfig(
-        hidden_size=config.hidden_size,
-        num_attention_heads=config.num_heads,
-        intermediate_size=config.intermediate_size,
-        l_layers=config.num_language_layers,
-        r_layers=config.num_relationship_layers,
-        x_layers=config.num_cross_layers,
-        hidden_dropout_prob=settings.dropout,
-        attention_probs_dropout_prob=settings.dropout,
-    )
-    return Peer(theirs, settings)
+    description = Description(kind="pretraining", model=config, sizes=asdict(PUBLISHED))
+    return Peer(config_of(description, ALL_HEADS), settings)

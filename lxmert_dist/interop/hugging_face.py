@@ -28,6 +28,9 @@ CLASSES: Mapping[Kind, str] = {
 }
 """What each kind of weights is called there; NLVR2's head has no class."""
 
+ALL_HEADS = frozenset({"cls", "obj_predict_head", "answer_head"})
+"""First words of the released names of every head of pretraining."""
+
 _PAIR = tuple(f"pair_head.logit_fc.{i}.{kind}" for i in (0, 2, 3) for kind in ("weight", "bias"))
 
 
