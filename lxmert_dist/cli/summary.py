@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from lxmert_dist.config import FinetuneConfig, PretrainConfig, RunConfig
 from lxmert_dist.ingest import matching_ceiling
 from lxmert_dist.store import open_store
@@ -88,7 +90,8 @@ def _matching(config: PretrainConfig, outcome: Outcome) -> Iterable[tuple[str, f
                 sep_id=store.spec.sep_id,
                 pad_id=store.spec.pad_id,
             )
-            yield source, outcome.final[key], matching_ceiling(tokens, index.image_rows)
+            rows = index.image_rows.astype(np.int64)
+            yield source, outcome.final[key], matching_ceiling(tokens, rows)
 
 
 def _speed(log: Log, outcome: Outcome) -> Iterable[str]:

@@ -22,7 +22,7 @@ class DrawnSentences(NamedTuple):
 def draw_sentences(
     pair_ids: Int64[np.ndarray, " B"],
     sentence_images: Integer[np.ndarray, " P"],
-    candidates: Int64[np.ndarray, " C"] | None,
+    candidates: Integer[np.ndarray, " C"] | None,
     *,
     rate: float,
     seed: int,

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from jaxtyping import Float32, Int16, Int64, UInt8, UInt32
+from jaxtyping import Float32, Int, Int16, Int64, UInt8, UInt32
 
 from lxmert_dist.errors import StoreError
 
-PairIds = Int64[np.ndarray, " B"] | Sequence[int]
+PairIds = Int[np.ndarray, " B"] | Sequence[int]
 
 SCHEMA = pa.schema(
     [

@@ -67,9 +67,11 @@ def index_pairs(split: Split, sources: tuple[str, ...]) -> PairIndex:
             f"data.sources names {', '.join(unknown)}, but the store has {', '.join(table.sources)}"
         )
     wanted = [number for number, name in enumerate(table.sources) if not sources or name in sources]
-    pair_ids = np.flatnonzero(np.isin(table.source_ids, wanted))
-    rows = np.asarray(table.image_rows)[pair_ids].astype(np.int64)
-    return PairIndex(pair_ids, rows, split.images_per_shard)
+    rows = table.image_rows.view(np.int32)
+    if len(wanted) == len(table.sources):
+        return PairIndex(np.arange(len(rows), dtype=np.int32), rows, split.images_per_shard)
+    pair_ids = np.flatnonzero(np.isin(table.source_ids, wanted)).astype(np.int32)
+    return PairIndex(pair_ids, rows[pair_ids], split.images_per_shard)
 
 
 class Loader:
@@ -172,15 +174,19 @@ class TrainingSteps:
             visit = Visit(
                 epoch=epoch,
                 step=step,
-                pair_ids=np.concatenate([lane.pair_ids[step] for lane in lanes]),
-                image_rows=np.concatenate([lane.image_rows[step] for lane in lanes]),
-                group_keys=np.concatenate([lane.group_keys[step] for lane in lanes]),
+                pair_ids=_joined([lane.pair_ids[step] for lane in lanes]),
+                image_rows=_joined([lane.image_rows[step] for lane in lanes]),
+                group_keys=_joined([lane.group_keys[step] for lane in lanes]),
                 pool_ids=np.repeat(np.arange(len(lanes)), self.plan.pairs_per_lane_step),
             )
             pairs = gather(self.split, window, visit, pools)
             yield collate_step(pairs, self.settings.micro_batch_size, self.collate)
             for number, lane in zip(numbers, lanes, strict=True):
                 window.release(number, lane.shards[lane.last_step == step])
+
+
+def _joined(parts: list[np.ndarray]) -> Int64[np.ndarray, " B"]:
+    return np.concatenate(parts, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -205,7 +211,8 @@ class EvaluationSteps:
         for step, positions in enumerate(cuts):
             for reader, soon in enumerate(cuts[step : step + 2], start=step):
                 window.hold(reader, np.unique(shards_of[soon]))
-            pair_ids, rows = self.index.pair_ids[positions], self.index.image_rows[positions]
+            pair_ids = self.index.pair_ids[positions].astype(np.int64)
+            rows = self.index.image_rows[positions].astype(np.int64)
             shards, pool_ids = np.unique(shards_of[positions], return_inverse=True)
             pools = [WindowPool(window, shards[k : k + 1]) for k in range(len(shards))]
             visit = Visit(0, step, pair_ids, rows, group_keys=pair_ids, pool_ids=pool_ids)

@@ -16,13 +16,17 @@ and its pairs stand together, so that they can share the image. Where a group do
 (or a lane) it is cut, which costs a second copy of its image and changes nothing else; when k
 divides ``global_batch_size / lanes``, only some of the smaller groups are.
 
+All draws but that of the shards belong to an image or a group of its pairs, so that a lane is
+planned from the pairs of its own shards alone: a rank pays for its own lanes.
+
 The state of a run in its data is (seed, epoch, step, ``PLAN_VERSION``, store digest).
 """
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int, Int64
 
 from lxmert_dist import keyed
 from lxmert_dist.errors import ConfigError
@@ -36,8 +40,8 @@ PLAN_VERSION = 1
 class PairIndex:
     """The pairs of a split that a run visits, and the image row of each; both ascend."""
 
-    pair_ids: Int64[np.ndarray, " P"]
-    image_rows: Int64[np.ndarray, " P"]
+    pair_ids: Int[np.ndarray, " P"]
+    image_rows: Int[np.ndarray, " P"]
     images_per_shard: int
 
     def __len__(self) -> int:
@@ -46,7 +50,7 @@ class PairIndex:
     @property
     def shards(self) -> Int64[np.ndarray, " P"]:
         """The shard of each pair."""
-        return self.image_rows // self.images_per_shard
+        return self.image_rows.astype(np.int64) // self.images_per_shard
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class PlanSettings:
         if not steps:
             raise ConfigError(
                 f"train.global_batch_size={self.global_batch_size} is more than the {num_pairs} "
-                "pairs of the split; make it smaller, or read more sources"
+                "pairs of an epoch; make it smaller, or read more of them"
             )
         return steps
 
@@ -88,9 +92,9 @@ class LanePlan:
     ``last_step[i]``, both included.
     """
 
-    pair_ids: Int64[np.ndarray, "S P"]
-    image_rows: Int64[np.ndarray, "S P"]
-    group_keys: Int64[np.ndarray, "S P"]
+    pair_ids: Int[np.ndarray, "S P"]
+    image_rows: Int[np.ndarray, "S P"]
+    group_keys: Int[np.ndarray, "S P"]
     shards: Int64[np.ndarray, " D"]
     first_step: Int64[np.ndarray, " D"]
     last_step: Int64[np.ndarray, " D"]
@@ -101,75 +105,157 @@ class LanePlan:
 
 
 def plan_epoch(
-    index: PairIndex, settings: PlanSettings, *, seed: int, epoch: int, lanes: range
+    index: PairIndex,
+    settings: PlanSettings,
+    *,
+    seed: int,
+    epoch: int,
+    lanes: range,
+    steps: int | None = None,
 ) -> list[LanePlan]:
     """Plan the given lanes of an epoch.
 
     Args:
-        index: the pairs that the run visits.
+        index: the pairs that the epoch visits.
         settings: lanes, window, global batch, group size.
         seed: of the run.
         epoch: from 0.
         lanes: which lanes to plan (those of one rank); the others cost nothing.
+        steps: how many steps the epoch is given; None is all that it has.
 
     Raises:
         ConfigError: there are fewer pairs than one global batch.
     """
-    steps = settings.steps_per_epoch(len(index))
-    size = settings.pairs_per_image
-    if size > 1:
-        index = _shuffled_in_images(index, seed, epoch)
-    group_keys, place = _groups(index, size, seed, epoch)
-    order, start_of_shard = _order_by_shard(index, seed, epoch)
-    lane_length = len(index) // settings.lanes
-    mean_shard = len(index) / max(1, len(np.unique(index.shards)))
-    spread = settings.window_shards * mean_shard
-    key = start_of_shard + spread * place[order]
+    visits = (steps or settings.steps_per_epoch(len(index))) * settings.pairs_per_lane_step
+    line = _shuffled_shards(index, seed, epoch)
+    spread = settings.window_shards * (len(index) / len(line.shards))
+    length = len(index) // settings.lanes
     plans = []
     for lane in lanes:
-        cut = slice(lane * lane_length, (lane + 1) * lane_length)
-        within = order[cut][np.argsort(key[cut], kind="stable")]
-        if size > 1:
-            within = within[_in_blocks(group_keys[within], size)]
-        visited = within[: steps * settings.pairs_per_lane_step]
-        plans.append(_lane(index, group_keys, visited, steps))
+        stretch = _cut(line, lane * length, (lane + 1) * length)
+        pairs = _pairs(index, stretch, settings.pairs_per_image, spread, seed, epoch)
+        order = stable_order(pairs.key)
+        if settings.pairs_per_image > 1:
+            order = order[_in_blocks(pairs.group[order], settings.pairs_per_image)]
+        plans.append(_lane(index, stretch, pairs, order, visits, settings.pairs_per_lane_step))
     return plans
 
 
-def _order_by_shard(
-    index: PairIndex, seed: int, epoch: int
-) -> tuple[Int64[np.ndarray, " P"], Int64[np.ndarray, " P"]]:
-    """Positions into the index with the shards permuted, and where each one's shard starts."""
-    shards, first, count = np.unique(index.shards, return_index=True, return_counts=True)
-    shuffled = np.argsort(keyed.bits(seed, epoch, shards, Purpose.SHARD_ORDER), kind="stable")
-    first, count = first[shuffled], count[shuffled]
-    start = np.cumsum(count) - count
-    starts = np.repeat(start, count)
-    return np.repeat(first, count) + np.arange(len(index)) - starts, starts
+@dataclass(frozen=True)
+class _Line:
+    """Shards laid end to end, and the part of them that is wanted."""
+
+    shards: Int64[np.ndarray, " D"]
+    first: Int64[np.ndarray, " D"]
+    """Position of each one's first pair in the index."""
+    count: Int64[np.ndarray, " D"]
+    """Pairs of each."""
+    start: Int64[np.ndarray, " D"]
+    """Where each begins, on the line of all shards."""
+    begin: int
+    end: int
 
 
-def _shuffled_in_images(index: PairIndex, seed: int, epoch: int) -> PairIndex:
-    """The same pairs, those of each image in the order of a draw of each."""
-    draws = keyed.uniform(seed, epoch, index.pair_ids, Purpose.PAIR_JITTER, 2)
-    order = np.argsort(index.image_rows + draws, kind="stable")  # stays within each image
-    return replace(index, pair_ids=index.pair_ids[order])
+def _shuffled_shards(index: PairIndex, seed: int, epoch: int) -> _Line:
+    """All shards that have pairs, permuted."""
+    rows = index.image_rows
+    bounds = np.arange(0, int(rows[-1]) + 1 + index.images_per_shard, index.images_per_shard)
+    offsets = np.searchsorted(rows, bounds.astype(rows.dtype))
+    used = np.flatnonzero(np.diff(offsets))
+    draws = keyed.bits(seed, epoch, used, Purpose.SHARD_ORDER)
+    shards = used[np.argsort(draws, kind="stable")]
+    first, count = offsets[shards], offsets[shards + 1] - offsets[shards]
+    return _Line(shards, first, count, np.cumsum(count) - count, 0, len(index))
 
 
-def _groups(
-    index: PairIndex, size: int, seed: int, epoch: int
-) -> tuple[Int64[np.ndarray, " P"], Float64[np.ndarray, " P"]]:
-    """For each pair, the first pair of its group, and where in [0, 1) of its image's spread it is.
+def _cut(line: _Line, begin: int, end: int) -> _Line:
+    """The part of a line between two points, with the shards that it touches."""
+    some = slice(
+        int(np.searchsorted(line.start, begin, "right")) - 1,
+        int(np.searchsorted(line.start, end)),
+    )
+    return _Line(
+        line.shards[some], line.first[some], line.count[some], line.start[some], begin, end
+    )
 
-    Consecutive pairs of an image make a group. The g groups of an image share the interval evenly,
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The L pairs of a lane, in the order of the line."""
+
+    position: Int64[np.ndarray, " L"]
+    """In the index."""
+    group: Int64[np.ndarray, " L"]
+    """Position in the index of the first pair of its group."""
+    key: Float64[np.ndarray, " L"]
+    """Pairs are visited by ascending key; the unit is a pair of the line."""
+
+
+def _pairs(
+    index: PairIndex, stretch: _Line, size: int, spread: float, seed: int, epoch: int
+) -> _Pairs:
+    """The pairs of a stretch, those of an image spread over ``spread`` from its shard's start on.
+
+    Consecutive pairs of an image make a group. The g groups of an image share the spread evenly,
     rotated by a draw of the image and jittered within their g-th by a draw of the group.
     """
-    _, first, count = np.unique(index.image_rows, return_index=True, return_counts=True)
-    number = np.arange(len(index)) - np.repeat(first, count)
-    keys = index.pair_ids[np.arange(len(index)) - number % size]
-    groups = np.repeat(-(-count // size), count)
-    turn = keyed.integers(seed, epoch, index.image_rows, Purpose.PAIR_JITTER, 1, below=groups)
-    jitter = keyed.uniform(seed, epoch, keys, Purpose.PAIR_JITTER)
-    return keys, ((number // size + turn) % groups + jitter) / groups
+    positions = _ranges(stretch.first, stretch.count)  # (n,), of all pairs of the shards
+    rows = index.image_rows[positions]
+    begins = np.flatnonzero(np.diff(rows, prepend=-1))
+    counts = np.diff(begins, append=len(rows))
+    number, within = np.divmod(_ranges(np.zeros_like(counts), counts), size)
+    if size > 1:
+        positions = _dealt(index, stretch, positions, seed, epoch)
+    first = positions[np.arange(len(rows)) - within]
+    groups = -(-counts // size)
+    turn = keyed.integers(seed, epoch, rows[begins], Purpose.PAIR_JITTER, 1, below=groups)
+    jitter = keyed.uniform(seed, epoch, index.pair_ids[first], Purpose.PAIR_JITTER)
+    groups, place = np.repeat(groups, counts), number + np.repeat(turn, counts)
+    place -= np.where(place >= groups, groups, 0)
+    key = np.repeat(stretch.start, stretch.count) + spread * ((place + jitter) / groups)
+    own = slice(stretch.begin - int(stretch.start[0]), stretch.end - int(stretch.start[0]))
+    return _Pairs(positions[own], first[own], key[own])
+
+
+def _ranges(
+    first: Int64[np.ndarray, " D"], count: Int64[np.ndarray, " D"]
+) -> Int64[np.ndarray, " n"]:
+    """For each of D, ``count`` numbers from ``first`` on."""
+    ranges: Int64[np.ndarray, " n"] = np.repeat(first - (np.cumsum(count) - count), count)
+    ranges += np.arange(len(ranges))
+    return ranges
+
+
+def _dealt(
+    index: PairIndex, stretch: _Line, positions: Int64[np.ndarray, " n"], seed: int, epoch: int
+) -> Int64[np.ndarray, " n"]:
+    """The same pairs, those of each image in the order of a draw of each."""
+    draws = keyed.uniform(seed, epoch, index.pair_ids[positions], Purpose.PAIR_JITTER, 2)
+    by_row = np.argsort(stretch.first)
+    places = _ranges((stretch.start - stretch.start[0])[by_row], stretch.count[by_row])
+    keys = (index.image_rows[positions] + draws)[places]
+    dealt = np.empty_like(positions)
+    dealt[places] = positions[places[stable_order(keys)]]  # stays within each image
+    return dealt
+
+
+def stable_order(keys: Float64[np.ndarray, " L"]) -> Int64[np.ndarray, " L"]:
+    """``np.argsort(keys, kind="stable")``, several times faster.
+
+    Keys and places are packed into words, which sort fast; keys that differ in their last bits
+    only, and stand in the wrong order for that, are very few: then the slow sort decides.
+    """
+    place_bits = len(keys).bit_length()
+    offsets = keys - keys.min()
+    scale = 2.0 ** (64 - place_bits - math.frexp(float(offsets.max()))[1])
+    packed = (offsets * scale).astype(np.uint64) << np.uint64(place_bits)
+    packed |= np.arange(len(keys), dtype=np.uint64)
+    packed.sort()
+    order: Int64[np.ndarray, " L"] = (packed & np.uint64((1 << place_bits) - 1)).astype(np.int64)
+    ordered = keys[order]
+    if (ordered[1:] < ordered[:-1]).any():
+        order = np.argsort(keys, kind="stable")
+    return order
 
 
 def _in_blocks(group_keys: Int64[np.ndarray, " L"], size: int) -> Int64[np.ndarray, " L"]:
@@ -189,22 +275,29 @@ def _in_blocks(group_keys: Int64[np.ndarray, " L"], size: int) -> Int64[np.ndarr
 
 def _lane(
     index: PairIndex,
-    group_keys: Int64[np.ndarray, " P"],
-    visited: Int64[np.ndarray, " V"],
-    steps: int,
+    stretch: _Line,
+    pairs: _Pairs,
+    order: Int64[np.ndarray, " L"],
+    visits: int,
+    per_step: int,
 ) -> LanePlan:
-    shards = index.shards[visited]
-    per_step = len(visited) // steps
-    used, first = np.unique(shards, return_index=True)
-    last = len(shards) - 1 - np.unique(shards[::-1], return_index=True)[1]
-    by_first_use = np.argsort(first, kind="stable")
+    """The first ``visits`` of a lane's pairs, and when each shard is needed for them."""
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    begins = np.maximum(stretch.start - stretch.begin, 0)
+    last = np.maximum.reduceat(np.where(rank < visits, rank, -1), begins)
+    first = np.minimum.reduceat(rank, begins)
+    used = np.flatnonzero(last >= 0)
+    used = used[np.argsort(first[used])]
+    visited, keys = pairs.position[order[:visits]], pairs.group[order[:visits]]
+    pair_ids = index.pair_ids[visited].reshape(-1, per_step)
     return LanePlan(
-        pair_ids=index.pair_ids[visited].reshape(steps, per_step),
-        image_rows=index.image_rows[visited].reshape(steps, per_step),
-        group_keys=group_keys[visited].reshape(steps, per_step),
-        shards=used[by_first_use],
-        first_step=first[by_first_use] // per_step,
-        last_step=last[by_first_use] // per_step,
+        pair_ids=pair_ids,
+        image_rows=index.image_rows[visited].reshape(-1, per_step),
+        group_keys=index.pair_ids[keys].reshape(-1, per_step),
+        shards=stretch.shards[used],
+        first_step=first[used] // per_step,
+        last_step=last[used] // per_step,
     )
 
 

@@ -8,7 +8,7 @@ its lanes holds it and dropped when the last lets go.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int, Int64
 
 from lxmert_dist.stream.plan import LanePlan, PairIndex, PlanSettings, lanes_of_rank, plan_epoch
 
@@ -174,7 +174,7 @@ def _holds(
     return shards[opens], begin[opens], (held_until - stretch)[closes]
 
 
-def _images(lanes: list[LanePlan]) -> Int64[np.ndarray, "S P"]:
+def _images(lanes: list[LanePlan]) -> Int[np.ndarray, "S P"]:
     """The image of each pair of each step; -1 where a pair shares its neighbour's copy."""
     return np.concatenate(
         [
@@ -185,7 +185,7 @@ def _images(lanes: list[LanePlan]) -> Int64[np.ndarray, "S P"]:
     )
 
 
-def _repeats(images: Int64[np.ndarray, "S P"]) -> Int64[np.ndarray, " S"]:
+def _repeats(images: Int[np.ndarray, "S P"]) -> Int64[np.ndarray, " S"]:
     """Copies of an image beyond its first in each step, those that are shared left out."""
     ordered = np.sort(images, axis=1)
     same = (np.diff(ordered, axis=1) == 0) & (ordered[:, 1:] >= 0)

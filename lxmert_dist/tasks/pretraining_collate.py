@@ -4,7 +4,7 @@ Shapes: B pairs, T tokens, W packed word pieces, I images, O objects.
 """
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int, Int64
 
 from lxmert_dist.config.sections import ObjectivesConfig
 from lxmert_dist.errors import ConfigError
@@ -31,7 +31,7 @@ def pretraining_collate(
     *,
     seed: int,
     max_tokens: int,
-    candidates: Int64[np.ndarray, " C"] | None = None,
+    candidates: Int[np.ndarray, " C"] | None = None,
     fixed_epoch: int | None = None,
     multiple: int = 1,
 ) -> Collate:

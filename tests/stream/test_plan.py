@@ -100,17 +100,27 @@ def test_order_changes_with_epoch_and_seed(settings):
 
 
 @pytest.mark.parametrize(
-    ("seed", "epoch", "digest"),
-    [(1, 0, "31a34a97eb223c78"), (1, 5, "9577957de63a4e17"), (9595, 0, "b3bcafbfefb7289c")],
+    ("size", "seed", "epoch", "digest"),
+    [
+        (1, 1, 0, "31a34a97eb223c78"),
+        (1, 1, 5, "9577957de63a4e17"),
+        (1, 9595, 0, "b3bcafbfefb7289c"),
+        (3, 1, 0, "8c86b5b62a376b76"),
+        (4, 1, 0, "7c508c5e87f3c221"),
+        (4, 9595, 5, "f1449285014d0c54"),
+    ],
 )
-def test_version_1_of_the_plan_stays_what_it_was(seed, epoch, digest):
-    """Digests of the plan before it knew groups."""
+def test_version_1_of_the_plan_stays_what_it_was(size, seed, epoch, digest):
+    """Digests of the plan as it was first written: over all pairs at once, by stable sorts."""
     index = index_of(1 + np.arange(600) * 7919 % 19)
-    found = hashlib.sha256()
-    for lane in plan(index, seed=seed, epoch=epoch):
+    found, keys = hashlib.sha256(), hashlib.sha256()
+    for lane in plan(index, replace(SETTINGS, pairs_per_image=size), seed=seed, epoch=epoch):
         for name in ("pair_ids", "image_rows", "shards", "first_step", "last_step"):
             found.update(getattr(lane, name).astype("<i8").tobytes())
-        assert np.array_equal(lane.group_keys, lane.pair_ids)
+        keys.update(lane.group_keys.astype("<i8").tobytes())
+        assert size > 1 or np.array_equal(lane.group_keys, lane.pair_ids)
+    if size > 1:
+        found.update(keys.digest())
     assert found.hexdigest()[:16] == digest
 
 
