@@ -1,4 +1,7 @@
-"""The command ``launch/plan.py``: what an epoch will read, hold and repeat, before it is run."""
+"""The command ``launch/plan.py``: what an epoch will read, hold and repeat, before it is run.
+
+``python -m lxmert_dist.stream.plan`` is the same.
+"""
 
 import argparse
 from collections.abc import Iterator, Sequence

@@ -314,3 +314,9 @@ def lanes_of_rank(lanes: int, rank: int, world_size: int) -> range:
         )
     share = lanes // world_size
     return range(rank * share, (rank + 1) * share)
+
+
+if __name__ == "__main__":  # python -m lxmert_dist.stream.plan: the command of this name takes over
+    import runpy
+
+    runpy.run_module("lxmert_dist.cli.plan", run_name="__main__", alter_sys=True)

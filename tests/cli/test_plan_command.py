@@ -110,6 +110,16 @@ def test_matplotlib_is_not_imported_unless_it_draws(tiny_store):
     assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
 
 
+def test_the_planner_as_a_module_is_the_same_command(tiny_store, command):
+    line = [sys.executable, "-m", "lxmert_dist.stream.plan", tiny_store, *LINE]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == command(*LINE)[1]
+    done = subprocess.run([*line, "--epoch", "-1"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--epoch counts from 0" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
