@@ -11,13 +11,14 @@ import google_crc32c
 import numpy as np
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec
-from zarr.core.buffer import Buffer
+from zarr.core.buffer import Buffer as ZarrBuffer
 from zarr.storage import MemoryStore
 
 from lxmert_dist.errors import CorruptObjectError
 from lxmert_dist.store.manifest import CHECKSUM_BYTES, CHUNK_RESIDUE, ChunkEntry
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Buffer = bytes | memoryview
 
 
 def encode_chunk(values: Array, length: int | None = None) -> bytes:
@@ -28,8 +29,24 @@ def encode_chunk(values: Array, length: int | None = None) -> bytes:
     return data + int(google_crc32c.value(data)).to_bytes(CHECKSUM_BYTES, "little")
 
 
+def check_chunk(data: Buffer, entry: ChunkEntry) -> None:
+    """Compare a whole chunk with the manifest.
+
+    Raises:
+        CorruptObjectError: another length, or another checksum in the object or the manifest.
+    """
+    values = np.frombuffer(data, np.uint8)  # google_crc32c takes no writable memoryview
+    if len(values) != entry.num_bytes:
+        raise CorruptObjectError(
+            f"{entry.key} has {len(values)} bytes, the manifest says {entry.num_bytes}"
+        )
+    stored = int.from_bytes(values[-CHECKSUM_BYTES:].tobytes(), "little")
+    if google_crc32c.value(values) != CHUNK_RESIDUE or stored != entry.crc32c:
+        raise CorruptObjectError(f"{entry.key} is damaged: its checksum does not match")
+
+
 def decode_chunk(
-    data: bytes, entry: ChunkEntry, shape: tuple[int, ...], dtype: np.dtype[Any]
+    data: Buffer, entry: ChunkEntry, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> Array:
     """View a chunk as an array, without a copy, after checking it against the manifest.
 
@@ -40,24 +57,18 @@ def decode_chunk(
         dtype: little-endian.
 
     Returns:
-        A read-only array over ``data``.
+        An array over ``data``, read-only where that is.
 
     Raises:
         CorruptObjectError: another length, or another checksum in the object or the manifest.
     """
-    if len(data) != entry.num_bytes:
-        raise CorruptObjectError(
-            f"{entry.key} has {len(data)} bytes, the manifest says {entry.num_bytes}"
-        )
-    stored = int.from_bytes(data[-CHECKSUM_BYTES:], "little")
-    if google_crc32c.value(data) != CHUNK_RESIDUE or stored != entry.crc32c:
-        raise CorruptObjectError(f"{entry.key} is damaged: its checksum does not match")
+    check_chunk(data, entry)
     return np.frombuffer(data, dtype, count=int(np.prod(shape))).reshape(shape)
 
 
 def group_metadata(attributes: Mapping[str, Any]) -> bytes:
     """The ``zarr.json`` of a group."""
-    written: dict[str, Buffer] = {}
+    written: dict[str, ZarrBuffer] = {}
     zarr.create_group(MemoryStore(written), attributes=dict(attributes), zarr_format=3)
     return written["zarr.json"].to_bytes()
 
@@ -66,7 +77,7 @@ def array_metadata(
     shape: tuple[int, ...], chunks: tuple[int, ...], dtype: np.dtype[Any], dimensions: Sequence[str]
 ) -> bytes:
     """The ``zarr.json`` of an array: codecs ``bytes`` (little-endian) and ``crc32c``."""
-    written: dict[str, Buffer] = {}
+    written: dict[str, ZarrBuffer] = {}
     zarr.create_array(
         MemoryStore(written),
         shape=shape,
