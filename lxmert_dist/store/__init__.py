@@ -1,5 +1,6 @@
 """The Zarr v3 feature store: layout, writer, reader, verification; every URI through fsspec."""
 
+from lxmert_dist.store.read_settings import ReadSettings
 from lxmert_dist.store.reader import Store, has_store, open_store
 from lxmert_dist.store.sentences import SentenceTable
 from lxmert_dist.store.split import Split
@@ -8,6 +9,7 @@ from lxmert_dist.store.verification import verify
 from lxmert_dist.store.writer import StoreWriter
 
 __all__ = [
+    "ReadSettings",
     "SentenceTable",
     "Split",
     "SplitWriter",

@@ -62,6 +62,21 @@ def read_chunk(
     return _repeated(uri, entry, read, patience_s)
 
 
+def fill_chunk(uri: str, entry: ChunkEntry, buffer: memoryview, patience_s: float) -> None:
+    """Fill a buffer, as long as the chunk, with a whole chunk of the store at ``uri``, verified.
+
+    Raises:
+        CorruptObjectError, StoreError: as :func:`read_chunk`.
+    """
+
+    def read() -> None:
+        data = uris.read_once(uris.join(uri, entry.key))
+        chunks.check_chunk(data, entry)
+        buffer[:] = data
+
+    _repeated(uri, entry, read, patience_s)
+
+
 def local_copy(uri: str, entry: ObjectEntry, scratch: Path) -> Path:
     """A local file with an object's bytes: the object itself, or a copy under ``scratch``.
 

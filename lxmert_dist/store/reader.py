@@ -11,10 +11,14 @@ from lxmert_dist.errors import StoreError
 from lxmert_dist.schema import DataSpec
 from lxmert_dist.store import uri as uris
 from lxmert_dist.store.access import local_copy, read_object
+from lxmert_dist.store.cache import DiskCache
 from lxmert_dist.store.catalogue import open_catalogue
 from lxmert_dist.store.layout import POINTER_KEY
 from lxmert_dist.store.manifest import Manifest, VocabularyEntry
+from lxmert_dist.store.read_settings import ReadSettings
 from lxmert_dist.store.split import Split
+
+DEFAULTS = ReadSettings()
 
 
 class Store:
@@ -30,11 +34,14 @@ class Store:
         answers: the answer table, by id.
     """
 
-    def __init__(self, uri: str, digest: str, manifest: Manifest) -> None:
+    def __init__(
+        self, uri: str, digest: str, manifest: Manifest, settings: ReadSettings = DEFAULTS
+    ) -> None:
         """Read the vocabularies; :func:`open_store` finds the manifest.
 
         Raises:
-            StoreError: a vocabulary is missing, damaged or out of reach.
+            StoreError: a vocabulary is missing, damaged or out of reach, or the cache cannot be
+                used.
         """
         self.uri = uri
         self.digest = digest
@@ -56,6 +63,11 @@ class Store:
         )
         self._scratch = Path(tempfile.mkdtemp(prefix="lxmert_dist_"))
         weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
+        self._settings = settings
+        self._cache: DiskCache | None = None
+        if settings.cache and uris.local_path(uri) is None:
+            directory = Path(settings.cache).expanduser()
+            self._cache = DiskCache(directory, settings.cache_bytes, settings.patience_s)
         self._splits: dict[str, Split] = {}
         self._lock = threading.Lock()
 
@@ -72,7 +84,9 @@ class Store:
             )
         with self._lock:
             if name not in self._splits:
-                self._splits[name] = Split(self.uri, name, self.manifest, self._scratch)
+                self._splits[name] = Split(
+                    self.uri, name, self.manifest, self._scratch, self._settings, self._cache
+                )
             return self._splits[name]
 
     def tokenizer_dir(self) -> Path:
@@ -87,15 +101,19 @@ class Store:
         return paths[0].parent
 
 
-def open_store(uri: str) -> Store:
+def open_store(uri: str, settings: ReadSettings = DEFAULTS) -> Store:
     """Open the finished store at a path or fsspec URI.
+
+    Args:
+        uri: of the store.
+        settings: of how features are read; the features of a local store are not cached.
 
     Raises:
         StoreError: there is no store, it is half-written, of another schema version, its manifest
             was changed, or it is out of reach.
     """
     catalogue = open_catalogue(uri)
-    return Store(uri, catalogue.digest, catalogue.manifest)
+    return Store(uri, catalogue.digest, catalogue.manifest, settings)
 
 
 def has_store(uri: str) -> bool:

@@ -1,21 +1,21 @@
 """One split of an open store: small arrays in memory, features a shard at a time."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float, Float16, Float32, Int16, Int32, Int64
+from jaxtyping import Float, Float16, Float32, Int16, Int32, Int64, UInt8
 
 from lxmert_dist.errors import CorruptObjectError
-from lxmert_dist.store.access import local_copy, read_chunk, read_object
+from lxmert_dist.store.access import fill_chunk, local_copy, read_chunk, read_object
+from lxmert_dist.store.cache import DiskCache
 from lxmert_dist.store.layout import SMALL_ARRAYS
-from lxmert_dist.store.manifest import Manifest
+from lxmert_dist.store.manifest import ChunkEntry, Manifest
+from lxmert_dist.store.read_settings import ReadSettings
 from lxmert_dist.store.sentences import SentenceTable
 from lxmert_dist.store.uri import shown
-
-READ_PATIENCE_S = 60.0
-"""How long a shard is asked for, in the middle of a run, before the run stops."""
 
 
 class Split:
@@ -28,6 +28,7 @@ class Split:
         num_objects: O.
         feature_dim: F.
         num_shards: objects that hold the features.
+        shard_bytes: of the largest of them.
         images_per_shard: images in each of them but the last.
         dtype: of the features, ``float16`` or ``float32``.
         boxes: x1, y1, x2, y2 over the image size, in [0, 1] up to 1e-5.
@@ -51,7 +52,15 @@ class Split:
     image_offsets: Int64[np.ndarray, " N+1"]
     sentences: SentenceTable
 
-    def __init__(self, uri: str, name: str, manifest: Manifest, scratch: Path) -> None:
+    def __init__(
+        self,
+        uri: str,
+        name: str,
+        manifest: Manifest,
+        scratch: Path,
+        settings: ReadSettings,
+        cache: DiskCache | None = None,
+    ) -> None:
         """Read and check everything but the features.
 
         Args:
@@ -59,6 +68,8 @@ class Split:
             name: of the split, one of ``manifest.splits``.
             manifest: of the store.
             scratch: local directory for a copy of the sentences, if the store is elsewhere.
+            settings: of how features are read.
+            cache: of features, on this node.
 
         Raises:
             CorruptObjectError: an object is missing or damaged; names it.
@@ -71,9 +82,12 @@ class Split:
         self.num_objects = manifest.num_objects
         self.feature_dim = manifest.feature_dim
         self.num_shards = len(entry.shards)
+        self.shard_bytes = max(shard.chunk.num_bytes for shard in entry.shards)
         self.images_per_shard = manifest.images_per_shard
         self.dtype = np.dtype(manifest.feature_dtype).newbyteorder("<")
         self._uri = uri
+        self._patience_s = settings.patience_s
+        self._cache = cache
         self._shards = entry.shards
         inner = {"boxes": (self.num_objects, 4), "sizes": (2,)}
         for array, (dtype, _) in SMALL_ARRAYS.items():
@@ -89,20 +103,40 @@ class Split:
         pairs = np.bincount(self.sentences.image_rows, minlength=self.num_images)
         self.image_offsets = np.concatenate([[0], np.cumsum(pairs)])
 
-    def read_shard(self, shard: int) -> Float[np.ndarray, "n O F"]:
-        """The features of images ``shard * images_per_shard`` and on, by one GET.
+    def read_shard(
+        self,
+        shard: int,
+        *,
+        into: UInt8[np.ndarray, " b"] | None = None,
+        next_use: float | None = None,
+    ) -> Float[np.ndarray, "n O F"]:
+        """The features of images ``shard * images_per_shard`` and on, by one GET at most.
 
         Args:
             shard: in [0, num_shards).
+            into: a buffer of at least ``shard_bytes``; None makes one.
+            next_use: when it will be wanted again, in seconds since 1970, for the cache; None if
+                nobody knows.
 
         Returns:
-            A read-only view of the object's bytes, in the store's dtype; the last shard may have
-            fewer than ``images_per_shard`` images.
+            A read-only view of the buffer, in the store's dtype; the last shard may have fewer
+            than ``images_per_shard`` images.
 
         Raises:
             CorruptObjectError: the object is missing, or stays damaged when read anew.
-            StoreError: access is denied, or nothing came within :data:`READ_PATIENCE_S`.
+            StoreError: access is denied, or nothing came in ``ReadSettings.patience_s``.
         """
         entry = self._shards[shard]
+        buffer = np.empty(entry.chunk.num_bytes, np.uint8) if into is None else into
+        buffer = buffer[: entry.chunk.num_bytes]
+        if self._cache is None:
+            self._fetch(entry.chunk, buffer.data)
+        else:
+            self._cache.read(entry.chunk, buffer.data, self._fetch, next_use)
         shape = (entry.num_images, self.num_objects, self.feature_dim)
-        return read_chunk(self._uri, entry.chunk, shape, self.dtype, READ_PATIENCE_S)
+        features = buffer[: math.prod(shape) * self.dtype.itemsize].view(self.dtype).reshape(shape)
+        features.flags.writeable = False
+        return features
+
+    def _fetch(self, entry: ChunkEntry, buffer: memoryview) -> None:
+        fill_chunk(self._uri, entry, buffer, self._patience_s)

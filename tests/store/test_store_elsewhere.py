@@ -7,7 +7,7 @@ import pytest
 from s3fs import S3FileSystem
 
 from lxmert_dist.errors import CorruptObjectError, StoreError
-from lxmert_dist.store import open_store, split, verify
+from lxmert_dist.store import ReadSettings, open_store, verify
 from lxmert_dist.store import uri as uris
 from tiny_store import make_tiny_store
 
@@ -51,9 +51,8 @@ def test_threads_read_what_one_thread_reads(remote):
 
 @pytest.mark.s3
 def test_an_endpoint_that_goes_down_ends_a_read(remote, monkeypatch):
-    train = open_store(remote).split("train")
+    train = open_store(remote, ReadSettings(patience_s=0.5)).split("train")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(split, "READ_PATIENCE_S", 0.5)
     S3FileSystem.clear_instance_cache()
     with pytest.raises(uris.UnreachableError, match=f"cannot reach .*{SHARD}.*check the endpoint"):
         train.read_shard(1)
