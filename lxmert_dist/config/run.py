@@ -20,6 +20,15 @@ from lxmert_dist.config.sections import (
     TrainConfig,
 )
 
+_HOW_DATA_ARE_READ = (
+    "store",
+    "prefetch_steps",
+    "reader_threads",
+    "memory_gib",
+    "cache",
+    "cache_gib",
+)
+
 
 class RunConfig(Section):
     """What pretraining and fine-tuning share."""
@@ -79,18 +88,14 @@ class RunConfig(Section):
     def fingerprint(self) -> str:
         """16 hex digits over every setting that changes what is trained.
 
-        Where things are kept, how often they are logged, the precision, the ZeRO stage and the
-        micro-batch (but for ``loss_norm = "per_replica"``) may change between two starts of a run;
-        the rest may not. A preset counts by the settings that it gives.
+        Where things are kept, how they are read, how often they are logged, the precision, the ZeRO
+        stage and the micro-batch (but for ``loss_norm = "per_replica"``) may change between two
+        starts of a run; the rest may not. A preset counts by the settings that it gives.
         """
         tree = self.model_dump(
             exclude={"name", "directory", "preset", "prepare", "checkpoint", "tracking", "cluster"}
         )
-        tree["data"] = {
-            k: v
-            for k, v in tree["data"].items()
-            if k not in ("store", "prefetch_steps", "reader_threads")
-        }
+        tree["data"] = {k: v for k, v in tree["data"].items() if k not in _HOW_DATA_ARE_READ}
         sizes = ["epochs", "max_steps", "global_batch_size"]
         if tree.get("objectives", {}).get("loss_norm") == "per_replica":
             sizes.append("micro_batch_size")  # a replica is a micro-batch

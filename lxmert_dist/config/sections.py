@@ -43,6 +43,15 @@ class DataConfig(Section):
     """How many steps are read and collated ahead."""
     reader_threads: Count = 2
     """Concurrent reads from the store, per rank."""
+    memory_gib: NonNegative = 0.0
+    """Bound, per rank, of the features that training holds in memory; 0 is as much as the plan
+    needs. With a bound, less is read ahead; one that is too small is refused at the start."""
+    cache: str = ""
+    """Local directory in which all ranks and jobs of a node keep the features that they fetched,
+    each once; empty is none. A store on a local disk is not cached."""
+    cache_gib: NonNegative = 0.0
+    """Bound of all files in that directory; 0 is what the disk has free. What is needed last makes
+    room for what is needed sooner."""
 
 
 class ModelConfig(Section):

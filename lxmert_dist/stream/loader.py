@@ -15,8 +15,10 @@ from jaxtyping import Int64
 from lxmert_dist.errors import ConfigError
 from lxmert_dist.schema import Collate, DonorPool, PairBatch, StepBatch
 from lxmert_dist.store import Split
+from lxmert_dist.stream.forecast import Forecast
 from lxmert_dist.stream.identity import identity
-from lxmert_dist.stream.plan import PairIndex, PlanSettings, lanes_of_rank, plan_epoch
+from lxmert_dist.stream.plan import LanePlan, PairIndex, PlanSettings, lanes_of_rank, plan_epoch
+from lxmert_dist.stream.stays import check_memory, shards_needed
 from lxmert_dist.stream.window import ShardWindow, WindowPool
 
 
@@ -44,6 +46,8 @@ class LoaderSettings:
     micro_batch_size: int
     prefetch_steps: int = 4
     reader_threads: int = 2
+    memory_bytes: int = 0
+    """Bound of the features that are held, of training; 0 is what the plan needs."""
 
 
 class Steps(Protocol):
@@ -83,7 +87,8 @@ class Loader:
 
     def __init__(self, split: Split, steps: Steps, settings: LoaderSettings) -> None:
         """Prepare to carry out ``steps`` on ``split``; nothing is read before ``__enter__``."""
-        self._window = ShardWindow(split, settings.reader_threads)
+        most = settings.memory_bytes // split.shard_bytes if settings.memory_bytes else None
+        self.window = ShardWindow(split, settings.reader_threads, most)
         self._steps = steps
         self._ready: queue.Queue[StepBatch | BaseException | None] = queue.Queue(
             settings.prefetch_steps
@@ -102,10 +107,11 @@ class Loader:
         trace: TracebackType | None,
     ) -> None:
         self._stopped.set()
+        self.window.stop()
         while self._thread.is_alive():
             self._drain()
             self._thread.join(timeout=0.05)
-        self._window.close()
+        self.window.close()
 
     def __iter__(self) -> Iterator[StepBatch]:
         while True:
@@ -119,7 +125,7 @@ class Loader:
 
     def _produce(self) -> None:
         try:
-            for step in self._steps(self._window):
+            for step in self._steps(self.window):
                 self._put(step)
                 if self._stopped.is_set():
                     return
@@ -152,37 +158,64 @@ class TrainingSteps:
     epochs: int
     rank: Rank = Rank()
     start: Position = Position()
+    node_lanes: range | None = None
+    """Lanes of all ranks of this node, which share a cache; None where there is no cache."""
 
     def __call__(self, window: ShardWindow) -> Iterator[StepBatch]:
-        """Yield the steps in order, reading through ``window``."""
+        """Yield the steps in order, reading through ``window``.
+
+        Raises:
+            ConfigError: ``settings.memory_bytes`` is less than an epoch needs.
+        """
+        forecast = None
+        if self.node_lanes is not None:
+            forecast = Forecast(
+                self.index, self.plan, seed=self.seed, epochs=self.epochs, lanes=self.node_lanes
+            )
         for epoch in range(self.start.epoch, self.epochs):
             first = self.start.step if epoch == self.start.epoch else 0
-            yield from self._epoch(window, epoch, first)
+            yield from self._epoch(window, epoch, first, forecast)
 
-    def _epoch(self, window: ShardWindow, epoch: int, first: int) -> Iterator[StepBatch]:
+    def _epoch(
+        self, window: ShardWindow, epoch: int, first: int, forecast: Forecast | None
+    ) -> Iterator[StepBatch]:
         numbers = lanes_of_rank(self.plan.lanes, self.rank.rank, self.rank.world_size)
         lanes = plan_epoch(self.index, self.plan, seed=self.seed, epoch=epoch, lanes=numbers)
         ahead = self.settings.prefetch_steps
-        for step in range(first, self.plan.steps_per_epoch(len(self.index))):
-            for number, lane in zip(numbers, lanes, strict=True):
-                if step == first:
-                    soon = (lane.first_step <= step + ahead) & (lane.last_step >= step)
-                else:
-                    soon = lane.first_step == step + ahead
-                window.hold(number, lane.shards[soon])
-            pools = [WindowPool(window, lane.live(step)) for lane in lanes]
-            visit = Visit(
-                epoch=epoch,
-                step=step,
-                pair_ids=_joined([lane.pair_ids[step] for lane in lanes]),
-                image_rows=_joined([lane.image_rows[step] for lane in lanes]),
-                group_keys=_joined([lane.group_keys[step] for lane in lanes]),
-                pool_ids=np.repeat(np.arange(len(lanes)), self.plan.pairs_per_lane_step),
-            )
-            pairs = gather(self.split, window, visit, pools)
-            yield collate_step(pairs, self.settings.micro_batch_size, self.collate)
+        check_memory(
+            self.settings.memory_bytes, self.split.shard_bytes, shards_needed(lanes, ahead)
+        )
+        if forecast is not None:
+            forecast.begin(epoch)
+        steps = self.plan.steps_per_epoch(len(self.index))
+        for step in range(first, steps):
+            # Memory is given in the order of the calls: what is needed sooner comes first.
+            for due in range(step if step == first else step + ahead, step + ahead + 1):
+                for number, lane in zip(numbers, lanes, strict=True):
+                    shards = (
+                        lane.live(step) if due == first else lane.shards[lane.first_step == due]
+                    )
+                    uses = None
+                    if forecast is not None:
+                        uses = forecast.next_uses(number, shards.tolist(), epoch + step / steps)
+                    window.hold(number, shards, uses)
+            yield self._step(window, lanes, epoch, step)
             for number, lane in zip(numbers, lanes, strict=True):
                 window.release(number, lane.shards[lane.last_step == step])
+
+    def _step(self, window: ShardWindow, lanes: list[LanePlan], epoch: int, step: int) -> StepBatch:
+        """One step; nothing in it refers to the window any more."""
+        visit = Visit(
+            epoch=epoch,
+            step=step,
+            pair_ids=_joined([lane.pair_ids[step] for lane in lanes]),
+            image_rows=_joined([lane.image_rows[step] for lane in lanes]),
+            group_keys=_joined([lane.group_keys[step] for lane in lanes]),
+            pool_ids=np.repeat(np.arange(len(lanes)), self.plan.pairs_per_lane_step),
+        )
+        pools = [WindowPool(window, lane.live(step)) for lane in lanes]
+        pairs = gather(self.split, window, visit, pools)
+        return collate_step(pairs, self.settings.micro_batch_size, self.collate)
 
 
 def _joined(parts: list[np.ndarray]) -> Int64[np.ndarray, " B"]:

@@ -127,7 +127,7 @@ def plan_epoch(
         ConfigError: there are fewer pairs than one global batch.
     """
     visits = (steps or settings.steps_per_epoch(len(index))) * settings.pairs_per_lane_step
-    line = _shuffled_shards(index, seed, epoch)
+    line = shuffled_shards(index, seed, epoch)
     spread = settings.window_shards * (len(index) / len(line.shards))
     length = len(index) // settings.lanes
     plans = []
@@ -156,7 +156,7 @@ class _Line:
     end: int
 
 
-def _shuffled_shards(index: PairIndex, seed: int, epoch: int) -> _Line:
+def shuffled_shards(index: PairIndex, seed: int, epoch: int) -> _Line:
     """All shards that have pairs, permuted."""
     rows = index.image_rows
     bounds = np.arange(0, int(rows[-1]) + 1 + index.images_per_shard, index.images_per_shard)

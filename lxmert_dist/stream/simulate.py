@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int, Int64
 
 from lxmert_dist.stream.plan import LanePlan, PairIndex, PlanSettings, lanes_of_rank, plan_epoch
+from lxmert_dist.stream.stays import held_at_once, stays_of
 
 
 @dataclass(frozen=True)
@@ -137,41 +138,17 @@ def _rank(
     lanes: list[LanePlan], shard_bytes: Int64[np.ndarray, " D"], prefetch_steps: int
 ) -> RankLoad:
     steps = len(lanes[0].pair_ids)
-    shards, begin, end = _holds(lanes, prefetch_steps)
-    sizes = shard_bytes[shards]
-    change = np.zeros(steps + 1, np.int64)
-    np.add.at(change, begin, sizes)
-    np.add.at(change, end + 1, -sizes)
+    stays = stays_of(lanes, prefetch_steps)
+    sizes = shard_bytes[stays.shards]
     images = _images(lanes)
     return RankLoad(
         pairs=sum(lane.pair_ids.size for lane in lanes),
         bytes_read=int(sizes.sum()),
         images=int((images >= 0).sum()),
-        reads=np.bincount(begin, minlength=steps),
-        window_bytes=np.cumsum(change)[:-1],
+        reads=np.bincount(stays.begin, minlength=steps),
+        window_bytes=held_at_once(stays.begin, stays.end, sizes, steps),
         repeats=_repeats(images),
     )
-
-
-def _holds(
-    lanes: list[LanePlan], prefetch_steps: int
-) -> tuple[Int64[np.ndarray, " R"], Int64[np.ndarray, " R"], Int64[np.ndarray, " R"]]:
-    """Shard, first and last step of each stay in a rank's window; every stay is one read.
-
-    Lanes whose stays overlap share one; where a lane lets go before another begins, the shard is
-    read again.
-    """
-    shards = np.concatenate([lane.shards for lane in lanes])
-    begin = np.concatenate([np.maximum(lane.first_step - prefetch_steps, 0) for lane in lanes])
-    end = np.concatenate([lane.last_step for lane in lanes])
-    order = np.lexsort((begin, shards))
-    shards, begin, end = shards[order], begin[order], end[order]
-    # On a line where every shard has a stretch of its own, one running maximum serves them all.
-    stretch = shards * (end.max() + 1)
-    held_until = np.maximum.accumulate(stretch + end)
-    opens = np.flatnonzero(np.append(True, stretch[1:] + begin[1:] > held_until[:-1]))
-    closes = np.append(opens[1:], len(shards)) - 1
-    return shards[opens], begin[opens], (held_until - stretch)[closes]
 
 
 def _images(lanes: list[LanePlan]) -> Int[np.ndarray, "S P"]:

@@ -1,10 +1,13 @@
 """The shards that are in memory: read ahead by threads, shared, and dropped after the last use."""
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
+
+from lxmert_dist.store.slabs import SlabPool
 
 Features = Float[np.ndarray, "N O F"]
 
@@ -14,9 +17,16 @@ class ShardSource(Protocol):
     """What the window needs of a split."""
 
     images_per_shard: int
+    shard_bytes: int
+    """Of the largest object."""
 
-    def read_shard(self, shard: int, /) -> Features:
-        """The verified features of one shard."""
+    def read_shard(
+        self, shard: int, /, *, into: UInt8[np.ndarray, " n"], next_use: float | None
+    ) -> Features:
+        """The verified features of one shard, in a buffer of at least ``shard_bytes``.
+
+        They are wanted again at ``next_use``, in seconds since 1970, as far as is known.
+        """
         ...
 
 
@@ -24,21 +34,48 @@ class ShardWindow:
     """Features by image row, for the shards that somebody holds.
 
     A shard is held by any number of holders (lanes). It is read when the first asks for it and
-    dropped when the last lets go, so that memory follows the plan.
+    dropped when the last lets go, so that memory follows the plan. Where memory is bounded, reads
+    wait for it in the order in which they were asked for.
     """
 
-    def __init__(self, source: ShardSource, threads: int) -> None:
-        """Start ``threads`` reader threads on ``source``."""
+    def __init__(self, source: ShardSource, threads: int, most: int | None = None) -> None:
+        """Start ``threads`` reader threads on ``source``.
+
+        Args:
+            source: of the shards.
+            threads: how many are read at once.
+            most: how many shards are in memory at once; None is as many as are held.
+        """
+        self.slabs = SlabPool(source.shard_bytes, most)
         self._source = source
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="shard-reader")
         self._held: dict[int, set[int]] = {}
         self._reads: dict[int, Future[Features]] = {}
 
-    def hold(self, holder: int, shards: Int64[np.ndarray, " D"]) -> None:
-        """Have shards read in the background and kept for ``holder``."""
-        for shard in shards.tolist():
+    @property
+    def held_bytes(self) -> int:
+        """Memory of the shards that are held, those included that are still being read."""
+        return min(len(self._reads), self.slabs.made) * self.slabs.slab_bytes
+
+    def hold(
+        self,
+        holder: int,
+        shards: Int64[np.ndarray, " D"],
+        next_uses: Sequence[float] | None = None,
+    ) -> None:
+        """Have shards read in the background and kept for ``holder``.
+
+        Args:
+            holder: any number.
+            shards: in the order in which they are needed.
+            next_uses: when each will be wanted again after this, see :class:`ShardSource`.
+        """
+        for place, shard in enumerate(shards.tolist()):
             if shard not in self._reads:
-                self._reads[shard] = self._pool.submit(self._source.read_shard, shard)
+                next_use = None if next_uses is None else next_uses[place]
+                self._reads[shard] = self._pool.submit(
+                    self._read, shard, self.slabs.ticket(), next_use
+                )
             self._held.setdefault(shard, set()).add(holder)
 
     def release(self, holder: int, shards: Int64[np.ndarray, " D"]) -> None:
@@ -54,6 +91,7 @@ class ShardWindow:
         """The features of a held shard; waits for its read.
 
         Raises:
+            CancelledError: the window is closed.
             CorruptObjectError, StoreError: as the read raised.
         """
         return self._reads[shard].result()
@@ -70,9 +108,19 @@ class ShardWindow:
 
     def close(self) -> None:
         """Stop the readers and forget everything; waits for reads under way."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self.stop()
+        self._pool.shutdown(wait=True)
         self._reads.clear()
         self._held.clear()
+
+    def stop(self) -> None:
+        """Begin nothing more, and wake whoever waits for a read that did not begin."""
+        self.slabs.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _read(self, shard: int, ticket: int, next_use: float | None) -> Features:
+        slab = self.slabs.take(ticket)
+        return self._source.read_shard(shard, into=slab, next_use=next_use)
 
 
 class WindowPool:

@@ -16,7 +16,7 @@ from lxmert_dist.config import (
 from lxmert_dist.errors import CheckpointError
 from lxmert_dist.keyed import Purpose
 from lxmert_dist.schema import Collate
-from lxmert_dist.store import Split, Store, open_store
+from lxmert_dist.store import ReadSettings, Split, Store, open_store
 from lxmert_dist.store.tokenizer import tokenizer_files
 from lxmert_dist.stream.loader import (
     EvaluationSteps,
@@ -29,6 +29,7 @@ from lxmert_dist.stream.loader import (
     limit_pairs,
 )
 from lxmert_dist.stream.plan import PairIndex, PlanSettings
+from lxmert_dist.stream.stays import check_memory, most_shards_needed
 from lxmert_dist.tasks import (
     AnsweringTask,
     PretrainingTask,
@@ -42,6 +43,8 @@ from lxmert_dist.train.checkpoint import find_weights
 from lxmert_dist.train.world import World
 
 Task = PretrainingTask | AnsweringTask
+
+GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Evaluation:
             self.collate,
             Rank(world.rank, world.size),
         )
-        return Loader(self.split, steps, _loader_settings(config, world))
+        settings = replace(_loader_settings(config, world), memory_bytes=0)
+        return Loader(self.split, steps, settings)
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,28 @@ class Job:
         every = self.steps_per_epoch * self.config.train.epochs
         return min(every, self.config.train.max_steps or every)
 
+    def check_memory(self, world: World, step: int) -> None:
+        """Refuse a ``data.memory_gib`` that does not do for the rest of the run, from ``step`` on.
+
+        Where there is one, all epochs are planned: seconds.
+
+        Raises:
+            ConfigError: says how much is enough.
+        """
+        settings = _loader_settings(self.config, world)
+        if not settings.memory_bytes:
+            return
+        per_epoch = self.steps_per_epoch
+        needed = most_shards_needed(
+            self.index,
+            self.plan,
+            seed=self.config.seed,
+            epochs=range(step // per_epoch, -(-self.total_steps // per_epoch)),
+            world_size=world.size,
+            prefetch_steps=settings.prefetch_steps,
+        )
+        check_memory(settings.memory_bytes, self.train_split.shard_bytes, needed)
+
     def loader(self, world: World, start: Position) -> Loader:
         """This rank's share of every step from ``start`` on."""
         settings = _loader_settings(self.config, world)
@@ -111,6 +137,7 @@ class Job:
             self.config.train.epochs,
             Rank(world.rank, world.size),
             start,
+            _node_lanes(self.config, world),
         )
         return Loader(self.train_split, steps, settings)
 
@@ -121,7 +148,7 @@ def build(config: RunConfig) -> Job:
     Raises:
         StoreError, CheckpointError, ConfigError: something does not fit; nothing was trained yet.
     """
-    store = open_store(config.data.store)
+    store = open_store(config.data.store, _read_settings(config))
     torch.manual_seed(config.seed)
     match config:
         case PretrainConfig():
@@ -295,4 +322,19 @@ def _loader_settings(config: RunConfig, world: World) -> LoaderSettings:
         min(config.train.micro_batch_size, share),
         config.data.prefetch_steps,
         config.data.reader_threads,
+        int(config.data.memory_gib * GIB),
     )
+
+
+def _read_settings(config: RunConfig) -> ReadSettings:
+    data = config.data
+    return ReadSettings(cache=data.cache, cache_bytes=int(data.cache_gib * GIB))
+
+
+def _node_lanes(config: RunConfig, world: World) -> range | None:
+    """The lanes of all ranks of this node, which are neighbours; None without a cache."""
+    if not config.data.cache:
+        return None
+    first = world.rank - world.local_rank
+    share = config.data.lanes // world.size
+    return range(first * share, (first + world.local_size) * share)

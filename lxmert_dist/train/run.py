@@ -49,6 +49,7 @@ def run(config: RunConfig, world: World, launcher: str) -> Outcome:
     parameters = sum(p.numel() for p in job.task.parameters())  # ZeRO-3 will scatter them
     found, state = _last_checkpoint(job, world)
     step = state.step if state else 0
+    job.check_memory(world, step)
     tracker = _tracker(job, world, launcher, state)
     status: Status = "FAILED"
     try:

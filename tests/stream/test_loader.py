@@ -275,10 +275,10 @@ class Broken:
     def __getattr__(self, name):
         return getattr(self._split, name)
 
-    def read_shard(self, shard):
+    def read_shard(self, shard, **how):
         if shard == 2:
             raise CorruptObjectError("train/roi_features/c/2/0/0: checksum")
-        return self._split.read_shard(shard)
+        return self._split.read_shard(shard, **how)
 
 
 def test_a_broken_shard_stops_the_loop_and_every_thread(train):

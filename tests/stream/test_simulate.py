@@ -57,9 +57,9 @@ class Counted:
     def __getattr__(self, name):
         return getattr(self._split, name)
 
-    def read_shard(self, shard):
+    def read_shard(self, shard, **how):
         self.read.append(shard)
-        return self._split.read_shard(shard)
+        return self._split.read_shard(shard, **how)
 
 
 def load_rank(split, plan, rank, prefetch):
