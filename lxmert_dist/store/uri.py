@@ -22,6 +22,7 @@ import fsspec
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    FlexibleChecksumError,
     NoCredentialsError,
     ParamValidationError,
     PartialCredentialsError,
@@ -50,6 +51,11 @@ _S3_OPTIONS: dict[str, Any] = {
 }
 _TRANSIENT_ERRNOS = {errno.EBUSY, errno.EREMOTEIO, errno.EIO, errno.ETIMEDOUT}
 _FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_ADVICE = {
+    "RequestTimeTooSkewed": "this machine's clock is wrong: set it",
+    "ExpiredToken": "the credentials have expired: renew them and start again",
+}
+"""What to do about a refusal, by its code, where the keys need not be wrong."""
 _jitter = random.SystemRandom()
 _SECRETS = re.compile(
     r"""(?<=//)[^/@\s]+@                           # who stands before a host
@@ -356,12 +362,9 @@ def _explain(error: Exception, uri: str, written: str) -> StoreError:
     if isinstance(error, NotADirectoryError):
         return MissingError(f"nothing at {place}: a part of its path is a file")
     if isinstance(error, PermissionError):
-        if code is None:
-            return DeniedError(f"permission denied at {place}; check who owns it")
-        return DeniedError(
-            f"cannot reach {place}: access denied ({code}); check AWS_ACCESS_KEY_ID, "
-            "AWS_SECRET_ACCESS_KEY and what they are allowed to do"
-        )
+        return _denied(place, code)
+    if isinstance(error, FlexibleChecksumError):  # the server kept one of its own
+        return CorruptObjectError(f"{place} is damaged: its checksum does not match")
     number = getattr(error, "errno", None)
     if number in _FULL_ERRNOS:
         return StoreError(
@@ -370,11 +373,20 @@ def _explain(error: Exception, uri: str, written: str) -> StoreError:
     if isinstance(error, BotoCoreError | aiohttp.ClientError | ConnectionError | TimeoutError) or (
         number in _TRANSIENT_ERRNOS and local_path(uri) is None
     ):
+        reason = f"{code}: {getattr(error, 'strerror', error)}" if code else str(error)
         return UnreachableError(
-            f"cannot reach {place}: {shown(str(error)) or type(error).__name__}; "
+            f"cannot reach {place}: {shown(reason) or type(error).__name__}; "
             "check the endpoint (AWS_ENDPOINT_URL) and the network"
         )
     return StoreError(f"cannot use {place}: {shown(str(error))}")
+
+
+def _denied(place: str, code: str | None) -> DeniedError:
+    """What to do about a refusal by a file system, or by S3 with this code."""
+    if code is None:
+        return DeniedError(f"permission denied at {place}; check who owns it")
+    keys = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they are allowed to do"
+    return DeniedError(f"cannot reach {place}: access denied ({code}); {_ADVICE.get(code, keys)}")
 
 
 def _s3_code(error: Exception) -> str | None:
