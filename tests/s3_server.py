@@ -94,12 +94,8 @@ def serve_s3(directory: Path) -> Iterator[S3Server]:
         _wait(process, server, log)
         yield server
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.kill()  # asked politely, it waits for idle connections
+        process.wait()
 
 
 def _binary() -> str:
