@@ -8,6 +8,7 @@ import torch
 from lxmert_dist.config import ObjectivesConfig
 from lxmert_dist.schema import MicroBatch, StepBatch
 from lxmert_dist.store import Store, open_store
+from lxmert_dist.store.read_settings import ReadSettings
 from lxmert_dist.stream.loader import Loader, LoaderSettings, TrainingSteps, index_pairs
 from lxmert_dist.stream.plan import PlanSettings
 from lxmert_dist.tasks import pretraining_collate
@@ -15,6 +16,7 @@ from lxmert_dist.tasks import pretraining_collate
 SETTINGS = LoaderSettings(micro_batch_size=8, prefetch_steps=2)
 PLAN = PlanSettings(lanes=2, window_shards=2, global_batch_size=16)
 EPOCHS = 2
+DEFAULTS = ReadSettings()
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,9 @@ def train_loader(store: Store, epochs: int = EPOCHS) -> Loader:
     return Loader(split, steps, SETTINGS)
 
 
-def deliver(uri: str) -> Delivered:
+def deliver(uri: str, settings: ReadSettings = DEFAULTS) -> Delivered:
     """Open the store at ``uri`` and go through two epochs of its training split."""
-    with train_loader(open_store(uri)) as loader:
+    with train_loader(open_store(uri, settings)) as loader:
         return delivered(list(loader))
 
 

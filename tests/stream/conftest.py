@@ -1,0 +1,73 @@
+"""A store on a real S3 server, a way to it that can be spoilt, and what a run should get."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fault_runs import Delivered, deliver
+from s3fs import S3FileSystem
+
+from fault_proxy import FaultProxy, fault_proxy
+from lxmert_dist.store import uri as uris
+from lxmert_dist.store.read_settings import ReadSettings
+from s3_server import S3Server
+from tiny_store import make_tiny_store
+
+
+@pytest.fixture(scope="session")
+def wide_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store whose feature objects, of 64 KiB, take several reads of a socket."""
+    path = tmp_path_factory.mktemp("faults") / "store"
+    sizes = {"images": 100, "images_per_shard": 8, "objects": 4, "feature_dim": 1024}
+    make_tiny_store(str(path), **sizes)
+    return path
+
+
+@pytest.fixture(scope="session")
+def undisturbed(wide_store: Path) -> Delivered:
+    """What a run without faults is given."""
+    run = deliver(str(wide_store))
+    assert len(set(run.digests)) == len(run.digests) > 40
+    return run
+
+
+@pytest.fixture(scope="session")
+def bucket(s3_server: S3Server, wide_store: Path) -> str:
+    """The URI of the same store on the server; nobody may write to it."""
+    client = S3FileSystem(
+        key=s3_server.access_key,
+        secret=s3_server.secret_key,
+        endpoint_url=s3_server.endpoint,
+        skip_instance_cache=True,
+    )
+    for file in wide_store.rglob("*"):
+        if file.is_file():
+            key = f"{s3_server.bucket}/faults/{file.relative_to(wide_store)}"
+            client.pipe_file(key, file.read_bytes())
+    return s3_server.uri("faults")
+
+
+@pytest.fixture
+def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """The way to the server."""
+    with fault_proxy(s3.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        S3FileSystem.clear_instance_cache()
+        yield proxy
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short pauses between attempts."""
+    monkeypatch.setattr(
+        random.SystemRandom, "uniform", lambda self, low, high: low + (high - low) / 20
+    )
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> ReadSettings:
+    """For a run that waits 1 s for an object, and 0.5 s for the next byte of it."""
+    timeouts = {**uris._S3_OPTIONS["config_kwargs"], "read_timeout": 0.5}
+    monkeypatch.setitem(uris._S3_OPTIONS, "config_kwargs", timeouts)
+    return ReadSettings(patience_s=1.0)
