@@ -24,6 +24,8 @@ _HOW_DATA_ARE_READ = (
     "store",
     "prefetch_steps",
     "reader_threads",
+    "backend",
+    "patience_s",
     "memory_gib",
     "cache",
     "cache_gib",

@@ -43,6 +43,11 @@ class DataConfig(Section):
     """How many steps are read and collated ahead."""
     reader_threads: Count = 2
     """Concurrent reads from the store, per rank."""
+    backend: Literal["fsspec", "obstore"] = "fsspec"
+    """What reads features from S3: obstore (``pip install 'lxmert_dist[obstore]'``) takes less CPU
+    time; whatever is not on S3 is read by fsspec."""
+    patience_s: Positive = 60.0
+    """Seconds for which an object that cannot be read is asked for again, before the run stops."""
     memory_gib: NonNegative = 0.0
     """Bound, per rank, of the features that training holds in memory; 0 is as much as the plan
     needs. With a bound, less is read ahead; one that is too small is refused at the start."""

@@ -32,7 +32,7 @@ def read_object(uri: str, entry: ObjectEntry) -> bytes:
         _require(type(entry).of(entry.key, data), entry)
         return data
 
-    return _repeated(uri, entry, read)
+    return repeated(uri, entry, read)
 
 
 def read_chunk(
@@ -59,22 +59,7 @@ def read_chunk(
     def read() -> npt.NDArray[Any]:
         return chunks.decode_chunk(uris.read_once(uris.join(uri, entry.key)), entry, shape, dtype)
 
-    return _repeated(uri, entry, read, patience_s)
-
-
-def fill_chunk(uri: str, entry: ChunkEntry, buffer: memoryview, patience_s: float) -> None:
-    """Fill a buffer, as long as the chunk, with a whole chunk of the store at ``uri``, verified.
-
-    Raises:
-        CorruptObjectError, StoreError: as :func:`read_chunk`.
-    """
-
-    def read() -> None:
-        data = uris.read_once(uris.join(uri, entry.key))
-        chunks.check_chunk(data, entry)
-        buffer[:] = data
-
-    _repeated(uri, entry, read, patience_s)
+    return repeated(uri, entry, read, patience_s)
 
 
 def local_copy(uri: str, entry: ObjectEntry, scratch: Path) -> Path:
@@ -97,7 +82,7 @@ def local_copy(uri: str, entry: ObjectEntry, scratch: Path) -> Path:
         _require(type(entry).of_file(entry.key, path), entry)
         return path
 
-    return _repeated(uri, entry, fetch)
+    return repeated(uri, entry, fetch)
 
 
 def problem_of(uri: str, entry: ObjectEntry) -> str | None:
@@ -130,12 +115,23 @@ def _require(found: ObjectEntry, entry: ObjectEntry) -> None:
         raise CorruptObjectError(f"{entry.key} is damaged: its checksum does not match")
 
 
-def _repeated(
-    uri: str, entry: ObjectEntry, read: Callable[[], T], patience_s: float | None = None
+def repeated(
+    uri: str,
+    entry: ObjectEntry,
+    read: Callable[[], T],
+    patience_s: float | None = None,
+    failed: Callable[[StoreError], None] = lambda _: None,
 ) -> T:
-    """Read with retries; what is wrong in the end is the cause of the error that is raised."""
+    """Read an object of the store at ``uri``, with retries (see ``uri.retry``).
+
+    What is wrong in the end is the cause of the error that is raised.
+
+    Raises:
+        CorruptObjectError: the object is missing, or stays damaged; names it and what to do.
+        StoreError: the store is out of reach.
+    """
     try:
-        return uris.retry(read, patience_s)
+        return uris.retry(read, patience_s, failed)
     except uris.MissingError:
         problem = CorruptObjectError(f"{entry.key} is missing")
         raise CorruptObjectError(_advice(problem, uri)) from problem

@@ -13,6 +13,7 @@ from lxmert_dist.store import uri as uris
 from lxmert_dist.store.access import local_copy, read_object
 from lxmert_dist.store.cache import DiskCache
 from lxmert_dist.store.catalogue import open_catalogue
+from lxmert_dist.store.fetch import Fetcher
 from lxmert_dist.store.layout import POINTER_KEY
 from lxmert_dist.store.manifest import Manifest, VocabularyEntry
 from lxmert_dist.store.read_settings import ReadSettings
@@ -63,7 +64,7 @@ class Store:
         )
         self._scratch = Path(tempfile.mkdtemp(prefix="lxmert_dist_"))
         weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
-        self._settings = settings
+        self._fetcher = Fetcher(uri, settings)
         self._cache: DiskCache | None = None
         if settings.cache and uris.local_path(uri) is None:
             directory = Path(settings.cache).expanduser()
@@ -85,7 +86,7 @@ class Store:
         with self._lock:
             if name not in self._splits:
                 self._splits[name] = Split(
-                    self.uri, name, self.manifest, self._scratch, self._settings, self._cache
+                    self.uri, name, self.manifest, self._scratch, self._fetcher, self._cache
                 )
             return self._splits[name]
 

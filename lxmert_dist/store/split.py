@@ -9,11 +9,11 @@ import pyarrow as pa
 from jaxtyping import Float, Float16, Float32, Int16, Int32, Int64, UInt8
 
 from lxmert_dist.errors import CorruptObjectError
-from lxmert_dist.store.access import fill_chunk, local_copy, read_chunk, read_object
+from lxmert_dist.store.access import local_copy, read_chunk, read_object
 from lxmert_dist.store.cache import DiskCache
+from lxmert_dist.store.fetch import Fetcher
 from lxmert_dist.store.layout import SMALL_ARRAYS
-from lxmert_dist.store.manifest import ChunkEntry, Manifest
-from lxmert_dist.store.read_settings import ReadSettings
+from lxmert_dist.store.manifest import Manifest
 from lxmert_dist.store.sentences import SentenceTable
 from lxmert_dist.store.uri import shown
 
@@ -58,7 +58,7 @@ class Split:
         name: str,
         manifest: Manifest,
         scratch: Path,
-        settings: ReadSettings,
+        fetcher: Fetcher,
         cache: DiskCache | None = None,
     ) -> None:
         """Read and check everything but the features.
@@ -68,7 +68,7 @@ class Split:
             name: of the split, one of ``manifest.splits``.
             manifest: of the store.
             scratch: local directory for a copy of the sentences, if the store is elsewhere.
-            settings: of how features are read.
+            fetcher: reads features of the store.
             cache: of features, on this node.
 
         Raises:
@@ -86,7 +86,7 @@ class Split:
         self.images_per_shard = manifest.images_per_shard
         self.dtype = np.dtype(manifest.feature_dtype).newbyteorder("<")
         self._uri = uri
-        self._patience_s = settings.patience_s
+        self._fetcher = fetcher
         self._cache = cache
         self._shards = entry.shards
         inner = {"boxes": (self.num_objects, 4), "sizes": (2,)}
@@ -130,13 +130,10 @@ class Split:
         buffer = np.empty(entry.chunk.num_bytes, np.uint8) if into is None else into
         buffer = buffer[: entry.chunk.num_bytes]
         if self._cache is None:
-            self._fetch(entry.chunk, buffer.data)
+            self._fetcher.fetch(entry.chunk, buffer.data)
         else:
-            self._cache.read(entry.chunk, buffer.data, self._fetch, next_use)
+            self._cache.read(entry.chunk, buffer.data, self._fetcher.fetch, next_use)
         shape = (entry.num_images, self.num_objects, self.feature_dim)
         features = buffer[: math.prod(shape) * self.dtype.itemsize].view(self.dtype).reshape(shape)
         features.flags.writeable = False
         return features
-
-    def _fetch(self, entry: ChunkEntry, buffer: memoryview) -> None:
-        fill_chunk(self._uri, entry, buffer, self._patience_s)

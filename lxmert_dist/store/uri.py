@@ -2,13 +2,11 @@
 
 The one owner of retries: botocore and s3fs are told not to retry, and every function here repeats
 what failed in transit, with full jitter, until its patience ends. What a user can mend comes out
-as a :class:`StoreError` that names the URI and says what to check; credentials are never shown.
+as a :class:`StoreError` (``transit.py``) that names the URI and says what to check.
 """
 
-import errno
 import os
 import random
-import re
 import shutil
 import time
 import uuid
@@ -17,20 +15,41 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import aiohttp
 import fsspec
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    FlexibleChecksumError,
-    NoCredentialsError,
-    ParamValidationError,
-    PartialCredentialsError,
-    ProfileNotFound,
-)
 from fsspec.utils import get_protocol
 
 from lxmert_dist.errors import CorruptObjectError, StoreError
+from lxmert_dist.store.transit import (
+    TROUBLE,
+    DeniedError,
+    MissingError,
+    UnreachableError,
+    explain,
+    shown,
+    unreachable,
+)
+
+__all__ = [
+    "DeniedError",
+    "MissingError",
+    "UnreachableError",
+    "delete_tree",
+    "download",
+    "exists",
+    "is_empty",
+    "join",
+    "list_dir",
+    "list_tree",
+    "local_path",
+    "read_bytes",
+    "read_once",
+    "resolve",
+    "retry",
+    "shown",
+    "translated",
+    "upload",
+    "write_bytes",
+]
 
 T = TypeVar("T")
 
@@ -49,32 +68,7 @@ _S3_OPTIONS: dict[str, Any] = {
         "retries": {"total_max_attempts": 1},
     },
 }
-_TRANSIENT_ERRNOS = {errno.EBUSY, errno.EREMOTEIO, errno.EIO, errno.ETIMEDOUT}
-_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_ADVICE = {
-    "RequestTimeTooSkewed": "this machine's clock is wrong: set it",
-    "ExpiredToken": "the credentials have expired: renew them and start again",
-}
-"""What to do about a refusal, by its code, where the keys need not be wrong."""
 _jitter = random.SystemRandom()
-_SECRETS = re.compile(
-    r"""(?<=//)[^/@\s]+@                           # who stands before a host
-    | [^\s/"':@]+:(?!//|\d+(?:/|$))[^\s"'@]*@     # key:secret@, also with a slash in it
-    | (?<=\?)[^\s=]*=\S*                         # the query of a presigned URL""",
-    re.VERBOSE,
-)
-
-
-class MissingError(StoreError):
-    """There is no object at a URI."""
-
-
-class DeniedError(StoreError):
-    """Credentials are absent, wrong, or do not suffice; repeating cannot help."""
-
-
-class UnreachableError(StoreError):
-    """The other side did not answer, or broke off; repeating may help."""
 
 
 def join(uri: str, *parts: str) -> str:
@@ -85,7 +79,7 @@ def join(uri: str, *parts: str) -> str:
 
 def local_path(uri: str) -> Path | None:
     """The path of a URI on this machine's file system, or None where it is elsewhere."""
-    filesystem, path = _resolve(uri)
+    filesystem, path = resolve(uri)
     return Path(path) if "file" in _protocols(filesystem) else None
 
 
@@ -103,8 +97,8 @@ def read_bytes(uri: str, *, patience_s: float | None = None) -> bytes:
 
 def read_once(uri: str) -> bytes:
     """Like :func:`read_bytes`, without repeating."""
-    filesystem, key = _resolve(uri)
-    with _translated(uri):
+    filesystem, key = resolve(uri)
+    with translated(uri):
         return bytes(filesystem.cat_file(key))
 
 
@@ -117,12 +111,12 @@ def write_bytes(uri: str, data: bytes) -> None:
 
     def write() -> None:
         path = local_path(uri)
-        with _translated(uri):
+        with translated(uri):
             if path is not None:
                 with _replacing(path) as temporary:
                     temporary.write_bytes(data)
             else:
-                filesystem, key = _resolve(uri)
+                filesystem, key = resolve(uri)
                 filesystem.pipe_file(key, data)
 
     retry(write)
@@ -133,12 +127,12 @@ def upload(source: Path, uri: str) -> None:
 
     def put() -> None:
         path = local_path(uri)
-        with _translated(uri):
+        with translated(uri):
             if path is not None:
                 with _replacing(path) as temporary:
                     shutil.copyfile(source, temporary)
             else:
-                filesystem, key = _resolve(uri)
+                filesystem, key = resolve(uri)
                 filesystem.put_file(str(source), key)
 
     retry(put)
@@ -151,14 +145,12 @@ def download(uri: str, target: Path) -> None:
     """
 
     def get() -> None:
-        filesystem, key = _resolve(uri)
-        with _translated(uri, written=str(target)):
+        filesystem, key = resolve(uri)
+        with translated(uri, written=str(target)):
             filesystem.get_file(key, str(target))
             size, expected = target.stat().st_size, filesystem.size(key)
         if size != expected:
-            raise UnreachableError(
-                f"cannot reach {shown(uri)}: the body ended after {size} of {expected} bytes"
-            )
+            raise unreachable(uri, f"the body ended after {size} of {expected} bytes", "short")
 
     retry(get)
 
@@ -167,9 +159,9 @@ def exists(uri: str) -> bool:
     """Whether there is an object, or a directory, at ``uri``; errors as for reading."""
 
     def info() -> bool:
-        filesystem, key = _resolve(uri)
+        filesystem, key = resolve(uri)
         try:
-            with _translated(uri):
+            with translated(uri):
                 filesystem.info(key)
         except MissingError:
             return False
@@ -186,9 +178,9 @@ def list_dir(uri: str) -> list[str]:
     """
 
     def names() -> list[str]:
-        filesystem, key = _resolve(uri)
+        filesystem, key = resolve(uri)
         try:
-            with _translated(uri):
+            with translated(uri):
                 found = filesystem.ls(key, detail=False)
         except MissingError:
             return []
@@ -207,10 +199,10 @@ def list_tree(uri: str) -> dict[str, int]:
     """
 
     def sizes() -> dict[str, int]:
-        filesystem, key = _resolve(uri)
+        filesystem, key = resolve(uri)
         strict = {"on_error": "raise"} if "file" in _protocols(filesystem) else {}
         try:
-            with _translated(uri):
+            with translated(uri):
                 found = filesystem.find(key, detail=True, **strict)
         except MissingError:
             return {}
@@ -232,9 +224,9 @@ def is_empty(uri: str) -> bool:
     """
 
     def walk() -> bool:
-        filesystem, key = _resolve(uri)
+        filesystem, key = resolve(uri)
         try:
-            with _translated(uri):
+            with translated(uri):
                 if filesystem.isfile(key):
                     return False
                 tree = filesystem.walk(key, on_error="raise")
@@ -253,11 +245,11 @@ def delete_tree(uri: str) -> None:
     """
 
     def delete() -> None:
-        filesystem, key = _resolve(uri)
+        filesystem, key = resolve(uri)
         if ("/" not in key.strip("/") and "s3" in _protocols(filesystem)) or not key.strip("/"):
             raise StoreError(f"will not delete all of {shown(uri)}; name a prefix in it")
         try:
-            with _translated(uri):
+            with translated(uri):
                 filesystem.rm(key, recursive=True)
         except MissingError:
             pass
@@ -265,13 +257,18 @@ def delete_tree(uri: str) -> None:
     retry(delete)
 
 
-def retry(operation: Callable[[], T], patience_s: float | None = None) -> T:
+def retry(
+    operation: Callable[[], T],
+    patience_s: float | None = None,
+    failed: Callable[[StoreError], None] = lambda _: None,
+) -> T:
     """Repeat ``operation`` while it raises what may pass, with full jitter.
 
     Args:
         operation: idempotent; raises :class:`UnreachableError` or
             :class:`CorruptObjectError` where another attempt may help.
         patience_s: no attempt starts later than this; default :data:`PATIENCE_S`.
+        failed: told of the error of every attempt that may be repeated.
 
     Raises:
         StoreError: the last attempt's.
@@ -283,6 +280,7 @@ def retry(operation: Callable[[], T], patience_s: float | None = None) -> T:
         try:
             return operation()
         except (UnreachableError, CorruptObjectError) as error:
+            failed(error)
             pause = _jitter.uniform(0, min(2.0, 0.1 * 2**attempt))
             hopeless = isinstance(error, CorruptObjectError) and attempt >= CORRUPT_ATTEMPTS
             if hopeless or time.monotonic() + pause > deadline:
@@ -290,7 +288,7 @@ def retry(operation: Callable[[], T], patience_s: float | None = None) -> T:
             time.sleep(pause)
 
 
-def _resolve(uri: str) -> tuple[Any, str]:
+def resolve(uri: str) -> tuple[Any, str]:
     """The (cached) file system of a URI and the path in it."""
     protocol = get_protocol(uri)
     options = _S3_OPTIONS if protocol in ("s3", "s3a") else {}
@@ -334,69 +332,10 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _translated(uri: str, written: str | None = None) -> Iterator[None]:
+def translated(uri: str, written: str | None = None) -> Iterator[None]:
     """Turn errors about ``uri``, or about the place that is ``written``, into ours."""
     try:
         yield
-    except (OSError, ValueError, BotoCoreError, ClientError, aiohttp.ClientError) as error:
-        raise _explain(error, uri, written or uri) from error
-
-
-def _explain(error: Exception, uri: str, written: str) -> StoreError:
-    """The error that a user sees, in place of one of the operating system's or botocore's."""
-    place = shown(uri)
-    if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound):
-        return DeniedError(
-            f"cannot reach {place}: no complete credentials; set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY (or AWS_PROFILE)"
-        )
-    if any(isinstance(e, ParamValidationError) for e in (error, error.__cause__)):
-        return StoreError(f"cannot use {place}: its bucket or key is not a name that S3 allows")
-    code = _s3_code(error)
-    if code == "NoSuchBucket":
-        return StoreError(
-            f"cannot reach {place}: there is no such bucket; check its name and AWS_ENDPOINT_URL"
-        )
-    if isinstance(error, FileNotFoundError):
-        return MissingError(f"nothing at {place}")
-    if isinstance(error, NotADirectoryError):
-        return MissingError(f"nothing at {place}: a part of its path is a file")
-    if isinstance(error, PermissionError):
-        return _denied(place, code)
-    if isinstance(error, FlexibleChecksumError):  # the server kept one of its own
-        return CorruptObjectError(f"{place} is damaged: its checksum does not match")
-    number = getattr(error, "errno", None)
-    if number in _FULL_ERRNOS:
-        return StoreError(
-            f"no space left to write {shown(written)}; free some or choose another place"
-        )
-    if isinstance(error, BotoCoreError | aiohttp.ClientError | ConnectionError | TimeoutError) or (
-        number in _TRANSIENT_ERRNOS and local_path(uri) is None
-    ):
-        reason = f"{code}: {getattr(error, 'strerror', error)}" if code else str(error)
-        return UnreachableError(
-            f"cannot reach {place}: {shown(reason) or type(error).__name__}; "
-            "check the endpoint (AWS_ENDPOINT_URL) and the network"
-        )
-    return StoreError(f"cannot use {place}: {shown(str(error))}")
-
-
-def _denied(place: str, code: str | None) -> DeniedError:
-    """What to do about a refusal by a file system, or by S3 with this code."""
-    if code is None:
-        return DeniedError(f"permission denied at {place}; check who owns it")
-    keys = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they are allowed to do"
-    return DeniedError(f"cannot reach {place}: access denied ({code}); {_ADVICE.get(code, keys)}")
-
-
-def _s3_code(error: Exception) -> str | None:
-    """The code of an S3 server's refusal, which s3fs keeps as the cause of its own error."""
-    for candidate in (error, error.__cause__):
-        if isinstance(candidate, ClientError):
-            return str(candidate.response.get("Error", {}).get("Code", "unknown"))
-    return None
-
-
-def shown(text: str) -> str:
-    """``text``, a URI or a message, without the credentials and signatures in it."""
-    return _SECRETS.sub(lambda match: "…@" if match[0].endswith("@") else "…", text)
+    except TROUBLE as error:
+        local = local_path(uri) is not None
+        raise explain(error, uri, written=written or uri, local=local) from error

@@ -328,7 +328,7 @@ def _loader_settings(config: RunConfig, world: World) -> LoaderSettings:
 
 def _read_settings(config: RunConfig) -> ReadSettings:
     data = config.data
-    return ReadSettings(cache=data.cache, cache_bytes=int(data.cache_gib * GIB))
+    return ReadSettings(data.backend, data.patience_s, data.cache, int(data.cache_gib * GIB))
 
 
 def _node_lanes(config: RunConfig, world: World) -> range | None:
