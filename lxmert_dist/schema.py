@@ -279,6 +279,10 @@ class StepBatch:
     """False where an evaluation only keeps the ranks in step; its results do not count."""
     identity: int = 0
     """See ``stream.identity``; of this rank's pairs alone."""
+    images: int = 0
+    """How many copies of images were gathered; pairs of a group share one."""
+    repeats: int = 0
+    """How many of them are of an image that the step has already."""
 
 
 Collate = Callable[[PairBatch], MicroBatch]

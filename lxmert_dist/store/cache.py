@@ -47,6 +47,7 @@ FREE_SHARE = 1 / 32
 _PART = ".part"
 _OURS = re.compile(r"[0-9a-f]{64}(\.part)?")
 _POLL_S = (0.01, 0.05)
+_COUNTED = ("hits", "misses", "damaged", "evicted")
 _log = logging.getLogger(__name__)
 
 
@@ -63,7 +64,8 @@ class DiskCache:
     """A directory of feature objects. Safe to use from threads and from processes of one node.
 
     ``counts``: how often an object came from the disk (``hits``) or from the store (``misses``),
-    was found damaged on the disk (``damaged``), or made room for another (``evicted``).
+    was found damaged on the disk (``damaged``), or made room for another (``evicted``), since
+    they were last taken.
     """
 
     def __init__(self, directory: Path, limit_bytes: int = 0, patience_s: float = 60.0) -> None:
@@ -78,7 +80,7 @@ class DiskCache:
         Raises:
             StoreError: the directory cannot be used; names it.
         """
-        self.counts = dict.fromkeys(("hits", "misses", "damaged", "evicted"), 0)
+        self.counts = dict.fromkeys(_COUNTED, 0)
         self._directory = directory
         self._limit = limit_bytes
         self._patience_s = patience_s
@@ -125,6 +127,12 @@ class DiskCache:
             if part is not None:
                 _remove(part, self._part(entry))
                 os.close(part)
+
+    def take_counts(self) -> dict[str, int]:
+        """What was counted since the last time."""
+        with self._mutex:
+            counts, self.counts = self.counts, dict.fromkeys(_COUNTED, 0)
+        return counts
 
     def _load(self, entry: ChunkEntry, buffer: memoryview, next_use: float) -> bool:
         """Whether the object is on the disk and sound; if so, ``buffer`` holds it."""

@@ -64,7 +64,7 @@ class Store:
         )
         self._scratch = Path(tempfile.mkdtemp(prefix="lxmert_dist_"))
         weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
-        self._fetcher = Fetcher(uri, settings)
+        self._settings = settings
         self._cache: DiskCache | None = None
         if settings.cache and uris.local_path(uri) is None:
             directory = Path(settings.cache).expanduser()
@@ -85,8 +85,9 @@ class Store:
             )
         with self._lock:
             if name not in self._splits:
+                fetcher = Fetcher(self.uri, self._settings)
                 self._splits[name] = Split(
-                    self.uri, name, self.manifest, self._scratch, self._fetcher, self._cache
+                    self.uri, name, self.manifest, self._scratch, fetcher, self._cache
                 )
             return self._splits[name]
 

@@ -137,3 +137,13 @@ class Split:
         features = buffer[: math.prod(shape) * self.dtype.itemsize].view(self.dtype).reshape(shape)
         features.flags.writeable = False
         return features
+
+    def take_stats(self) -> dict[str, float]:
+        """What reading features took since the last call, in this process.
+
+        ``ReadStats.take``; with a cache also its ``cache_hits``, ``cache_misses``,
+        ``cache_damaged`` and ``cache_evicted``, over all splits.
+        """
+        cached = {} if self._cache is None else self._cache.take_counts()
+        counts = {f"cache_{name}": float(count) for name, count in cached.items()}
+        return self._fetcher.stats.take() | counts

@@ -82,12 +82,14 @@ class Forecast:
         """Shard, lane and time, in epochs, of each use in an epoch; (3, uses)."""
         line = shuffled_shards(self._index, self._seed, epoch)
         length = len(self._index) // self._plan.lanes
+        # A lane begins without the sentences that earlier shards would have left to it.
+        early = self._plan.window_shards * (len(self._index) / len(line.shards)) / 2
         first = line.start // length
         last = (line.start + line.count - 1) // length
         found = []
         for later in range(int((last - first).max()) + 1):
             lanes = first + later
             own = (lanes <= last) & (lanes >= self._lanes.start) & (lanes < self._lanes.stop)
-            within = np.maximum(line.start - lanes * length, 0) / length
+            within = np.maximum(line.start - lanes * length - early, 0) / length
             found.append(np.stack([line.shards, lanes, epoch + within])[:, own])
         return np.concatenate(found, axis=1)

@@ -89,6 +89,7 @@ class Loader:
         """Prepare to carry out ``steps`` on ``split``; nothing is read before ``__enter__``."""
         most = settings.memory_bytes // split.shard_bytes if settings.memory_bytes else None
         self.window = ShardWindow(split, settings.reader_threads, most)
+        self._split = split
         self._steps = steps
         self._ready: queue.Queue[StepBatch | BaseException | None] = queue.Queue(
             settings.prefetch_steps
@@ -122,6 +123,10 @@ class Loader:
             if isinstance(item, BaseException):
                 raise item
             yield replace(item, wait_seconds=time.perf_counter() - started)
+
+    def stats(self) -> dict[str, float]:
+        """``Split.take_stats``, and as ``window_bytes`` what is held of the features now."""
+        return {**self._split.take_stats(), "window_bytes": self.window.held_bytes}
 
     def _produce(self) -> None:
         try:
@@ -327,5 +332,12 @@ def collate_step(pairs: PairBatch, micro_batch_size: int, collate: Collate) -> S
     """Cut a rank's pairs into micro-batches and collate each."""
     starts = range(0, len(pairs.pair_ids), micro_batch_size)
     batches = [collate(pairs.select(slice(k, k + micro_batch_size))) for k in starts]
-    total = sum(identity(batch) for batch in batches) % 2**64
-    return StepBatch(pairs.epoch, pairs.step, batches, identity=total)
+    images = len(pairs.image_rows)
+    return StepBatch(
+        pairs.epoch,
+        pairs.step,
+        batches,
+        identity=sum(identity(batch) for batch in batches) % 2**64,
+        images=images,
+        repeats=images - len(np.unique(pairs.image_rows)),
+    )

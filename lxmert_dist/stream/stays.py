@@ -99,6 +99,6 @@ def check_memory(memory_bytes: int, shard_bytes: int, needed: int) -> None:
         least = math.ceil(needed * shard_bytes / GIB * 1000) / 1000
         raise ConfigError(
             f"data.memory_gib={memory_bytes / GIB:.4g} is too little: the plan holds up to "
-            f"{needed} shards of {shard_bytes / 1e6:.1f} MB on a rank; set data.memory_gib to at "
+            f"{needed} shards of {shard_bytes / 1e6:.3g} MB on a rank; set data.memory_gib to at "
             f"least {least:g}, or make data.window_shards smaller"
         )

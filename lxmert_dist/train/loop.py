@@ -17,6 +17,7 @@ from lxmert_dist.train.engine import Engine
 from lxmert_dist.train.job import Evaluation, Job
 from lxmert_dist.train.meter import Clock, Meter, Progress
 from lxmert_dist.train.optimizer import learning_rate
+from lxmert_dist.train.reading import Reading
 from lxmert_dist.train.recorder import Recorder
 from lxmert_dist.train.world import World, total, total_identity
 
@@ -34,6 +35,8 @@ class Trainer:
     meter: Meter = field(default_factory=Meter)
     """Of the steps since the last line of metrics, as is ``clock``."""
     clock: Clock = field(default_factory=Clock)
+    reading: Reading = field(default_factory=Reading)
+    """As ``clock``."""
     latest: dict[str, float] = field(default_factory=dict)
     """Learning rate and gradient norm of the last step."""
 
@@ -55,10 +58,11 @@ class Trainer:
                 started = time.perf_counter()
                 self._step(batch)
                 self.clock.add(time.perf_counter() - started, batch.wait_seconds)
+                self.reading.add(batch)
                 self.step += 1
                 at_end = self.step == job.total_steps
                 if at_end or self.step % config.train.log_every == 0:
-                    self._log(progress)
+                    self._log(progress, loader)
                 if self._due(config.train.validate_every):
                     self._evaluate()
                 if self._due(config.checkpoint.every):
@@ -113,7 +117,7 @@ class Trainer:
         norm = self.engine.step(rate)
         self.meter.merge(seen)
         self.latest = {"learning_rate": rate, "gradient_norm": norm}
-        identity = total_identity(batch.identity, world)
+        identity = self.reading.identity = total_identity(batch.identity, world)
         means = seen.means()
         losses = {n: means[n] for n in names if n in means}
         self.recorder.ledger(self.step, batch.epoch, identity, losses)
@@ -134,16 +138,18 @@ class Trainer:
         counts = total({n: sum(part.counts[n] for part in parts) for n in names}, self.world)
         return [{n: max(counts[n], 1.0) for n in names}] * len(parts)
 
-    def _log(self, progress: Progress) -> None:
+    def _log(self, progress: Progress, loader: Loader) -> None:
         """Log the means since the last time, and their total by the weights of the last step."""
         job = self.job
         metrics = self.meter.means()
         weights = job.task.loss_weights_at(self.step - 1)
         metrics["loss"] = sum(w * metrics.get(n, 0.0) for n, w in weights.items())
         metrics |= self.latest | self.clock.rates(job.config.train.global_batch_size)
-        self.meter, self.clock = Meter(), Clock()
-        progress.show(metrics, job.task.loss_names)
-        self.recorder.metrics({f"train/{k}": v for k, v in metrics.items()}, self.step)
+        data = self.reading.metrics(loader.stats(), self.clock, self.world)
+        self.meter, self.clock, self.reading = Meter(), Clock(), Reading()
+        progress.show(metrics, job.task.loss_names, data)
+        named = {f"train/{k}": v for k, v in metrics.items()}
+        self.recorder.metrics(named | {f"data/{k}": v for k, v in data.items()}, self.step)
 
 
 @torch.no_grad()

@@ -102,8 +102,18 @@ class Progress:
         """One step is done."""
         self._bar.update()
 
-    def show(self, metrics: Mapping[str, float], names: Sequence[str]) -> None:
-        """Put the losses and the rate beside the bar."""
-        losses = " ".join(f"{n} {metrics[n]:.3f}" for n in names if n in metrics)
-        rate = metrics.get("pairs_per_second", 0.0)
-        self._bar.set_postfix_str(f"{rate:.0f} pairs/s, {losses}", refresh=False)
+    def show(
+        self,
+        metrics: Mapping[str, float],
+        names: Sequence[str],
+        data: Mapping[str, float] | None = None,
+    ) -> None:
+        """Put the rate, what the data path took, and the losses beside the bar."""
+        words = [f"{metrics.get('pairs_per_second', 0.0):.0f} pairs/s"]
+        if data:
+            wait = metrics.get("data_wait_share", 0.0)
+            words.append(f"wait {wait:.1%}, {data['bytes_per_pair'] / 1e3:.2f} KB/pair")
+            failed = sum(count for name, count in data.items() if name.startswith("failed_"))
+            words += [f"{failed:.0f} failed reads"] if failed else []
+        words += [f"{n} {metrics[n]:.3f}" for n in names if n in metrics]
+        self._bar.set_postfix_str(", ".join(words), refresh=False)

@@ -237,11 +237,11 @@ def test_leaving_while_readers_wait_for_memory_ends_every_thread(train):
 
 def test_leaving_while_somebody_keeps_the_memory_ends_every_thread(train):
     least = needed(train, PLAN, SETTINGS, 1)
-    settings = replace(SETTINGS, memory_bytes=least * train.shard_bytes)
+    loader = loader_of(train, replace(SETTINGS, memory_bytes=least * train.shard_bytes))
+    slabs = loader.window.slabs
+    hoard = [slabs.take(slabs.ticket()) for _ in range(least)]  # nothing is left for the plan
     before = threading.active_count()
-    with loader_of(train, settings, epochs=9) as loader:
-        slabs = loader.window.slabs
-        hoard = [slabs.take(slabs.ticket()) for _ in range(least)]  # nothing is left for the plan
+    with loader:
         threading.Event().wait(0.2)
     assert threading.active_count() == before
     del hoard
