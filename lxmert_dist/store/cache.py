@@ -95,6 +95,12 @@ class DiskCache:
                 f"cannot use data.cache={directory} as a cache: {error.strerror}; "
                 "make it a directory that you may write to, or leave data.cache empty"
             ) from error
+        if self._free_bytes() < 0:
+            _log.warning(
+                "nothing is added to data.cache=%s: less than 1/%d of its disk is free",
+                directory,
+                round(1 / FREE_SHARE),
+            )
 
     def read(
         self, entry: ChunkEntry, buffer: memoryview, fetch: Fetch, next_use: float | None = None
@@ -189,8 +195,7 @@ class DiskCache:
 
     def _victims(self, entry: ChunkEntry, next_use: float) -> list[_Kept] | None:
         """Which objects to evict for another, or None where it would be the one to go."""
-        disk = shutil.disk_usage(self._directory)
-        room = disk.free - int(disk.total * FREE_SHARE) - entry.num_bytes
+        room = self._free_bytes() - entry.num_bytes
         if not self._limit and room >= 0:
             return []
         files = self._files()
@@ -206,6 +211,11 @@ class DiskCache:
                 victims.append(kept)
                 room += kept.num_bytes
         return victims if room >= 0 else None
+
+    def _free_bytes(self) -> int:
+        """What the disk has free, less what is left to others."""
+        disk = shutil.disk_usage(self._directory)
+        return disk.free - int(disk.total * FREE_SHARE)
 
     def _keep(self, entry: ChunkEntry, buffer: memoryview, part: int, next_use: float) -> None:
         try:

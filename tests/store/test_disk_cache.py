@@ -346,6 +346,12 @@ def test_a_disk_is_not_filled_to_the_brim(tmp_path, caplog, clock):
     assert not caplog.messages
 
 
+def test_a_disk_without_room_at_the_start_is_said(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(caching, "FREE_SHARE", 1.0)
+    reads_on(DiskCache(tmp_path), Objects(2), caplog, f"data.cache={tmp_path}")
+    assert names(tmp_path) == set()
+
+
 def test_a_run_goes_on_when_files_may_not_grow(tmp_path, caplog):
     """As with a quota; the limit is of this process."""
     objects, cache = Objects(3), DiskCache(tmp_path)
