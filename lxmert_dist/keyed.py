@@ -6,6 +6,7 @@ restart. NumPy's own generators are not used because their streams may change be
 The hash chains the SplitMix64 finaliser (Steele, Lea & Flood, OOPSLA 2014) over its arguments.
 """
 
+import math
 from enum import IntEnum
 
 import numpy as np
@@ -35,11 +36,14 @@ class Purpose(IntEnum):
     SPLIT = 15
     IDENTITY = 16
     SYNTHETIC = 17
+    SOURCE_ORDER = 18
 
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+_BLOCK = 1 << 15
+"""Numbers that are permuted at once: few enough for the cache."""
 
 
 def _mix(x: U64) -> U64:
@@ -96,3 +100,39 @@ def integers(
 def permutation(n: int, seed: int, epoch: int, purpose: Purpose) -> npt.NDArray[np.int64]:
     """A permutation of 0..n-1: the order of the hashes."""
     return np.argsort(bits(seed, epoch, np.arange(n), purpose), kind="stable")
+
+
+def permuted(
+    places: npt.NDArray[np.int64], n: int, seed: int, epoch: int, purpose: Purpose
+) -> npt.NDArray[np.int64]:
+    """What another permutation of 0..n-1 has at some places, without making the rest of it.
+
+    Four rounds of a Feistel network (Luby & Rackoff, 1988) over two digits below about sqrt(n),
+    each round a table of draws; what it sends beyond n is sent on until it is below.
+
+    Args:
+        places: (B,), in [0, n).
+        n: >= 1.
+        seed: of the run, >= 0.
+        epoch: >= 0.
+        purpose: keeps the permutations of different uses apart.
+    """
+    low = math.isqrt(n - 1) + 1
+    high = -(-n // low)  # high * low >= n
+    shapes = [(high, low), (low, high)] * 2
+    tables = [
+        integers(seed, epoch, np.arange(other), purpose, k, below=own)
+        for k, (own, other) in enumerate(shapes)
+    ]
+    found = np.array(places, np.int64)
+    for begin in range(0, len(found), _BLOCK):
+        astray = np.arange(begin, min(begin + _BLOCK, len(found)))
+        while astray.size:
+            own, other = np.divmod(found[astray], low)
+            for (below, _), table in zip(shapes, tables, strict=True):
+                own += table[other]
+                own -= np.where(own >= below, below, 0)
+                own, other = other, own
+            found[astray] = own * low + other
+            astray = astray[found[astray] >= n]
+    return found

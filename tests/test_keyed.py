@@ -48,3 +48,29 @@ def test_permutations_are_permutations():
     one = keyed.permutation(500, 1, 0, Purpose.SHARD_ORDER)
     assert sorted(one) == list(range(500))
     assert one.tolist() != keyed.permutation(500, 1, 1, Purpose.SHARD_ORDER).tolist()
+
+
+@pytest.mark.parametrize("n", [*range(1, 40), 1000, 4096, 65537])
+def test_a_permutation_in_parts_is_a_permutation(n):
+    parts = np.array_split(np.arange(n), 3)
+    found = np.concatenate([keyed.permuted(p, n, 5, 1, Purpose.SOURCE_ORDER) for p in parts])
+    assert np.array_equal(np.sort(found), np.arange(n))
+    if n > 30:
+        for other in ((6, 1), (5, 2)):
+            assert not np.array_equal(
+                found, keyed.permuted(np.arange(n), n, *other, Purpose.SOURCE_ORDER)
+            )
+
+
+def test_a_permutation_in_parts_sends_any_place_anywhere():
+    n, seeds = 20, 2000
+    counts = np.zeros((n, n), int)
+    for seed in range(seeds):
+        counts[np.arange(n), keyed.permuted(np.arange(n), n, seed, 0, Purpose.SOURCE_ORDER)] += 1
+    expected = seeds / n
+    assert ((counts - expected) ** 2 / expected).sum() < 1.3 * (n - 1) ** 2  # measured 0.96
+
+
+def test_the_draws_of_a_permutation_in_parts_stay_what_they_were():
+    found = keyed.permuted(np.arange(12), 12, 1, 2, Purpose.SOURCE_ORDER)
+    assert found.tolist() == [10, 0, 7, 2, 3, 6, 8, 9, 5, 11, 4, 1]
