@@ -32,6 +32,7 @@ EXAMPLES = """\
 examples:
   python launch/plan.py s3://bucket/lxmert --world-size 64 --lanes 64
   python launch/plan.py data/easy_vqa --world-size 2 --window 4 --pairs-per-image 4 --plot plan.png
+  python launch/plan.py s3://bucket/lxmert --weights vg=0.2 vqa=0 --epoch 3
 """
 
 
@@ -60,6 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sources", nargs="+", default=(), metavar="NAME", help="data.sources (default: all)"
     )
+    parser.add_argument(
+        "--weights",
+        nargs="+",
+        default=(),
+        metavar="NAME=SHARE",
+        help="data.source_weights, or a stage of data.curriculum (default: 1 for all)",
+    )
     seed = run["seed"].default
     parser.add_argument("--seed", type=int, default=seed, metavar="N", help=f"(default {seed})")
     parser.add_argument("--epoch", type=int, default=0, metavar="N", help="from 0 (default 0)")
@@ -73,17 +81,23 @@ def _plan(arguments: argparse.Namespace) -> None:
 
     from lxmert_dist.store import open_store
     from lxmert_dist.stream.loader import index_pairs
+    from lxmert_dist.stream.passes import pairs_by_source, pairs_of_pass, plan_passes
     from lxmert_dist.stream.plan import PlanSettings
     from lxmert_dist.stream.simulate import simulate_epoch
 
+    stages = [(0, _weights(arguments.weights))]
     store = open_store(arguments.uri)
     split = store.split(arguments.split)
     entry = store.manifest.splits[arguments.split]
     settings = PlanSettings(
         arguments.lanes, arguments.window, arguments.batch, arguments.pairs_per_image
     )
+    sources = tuple(arguments.sources)
+    index = index_pairs(split, sources)
+    amounts = pairs_by_source(split, sources)
+    *_, visited = plan_passes(amounts, stages, settings, epochs=arguments.epoch + 1)
     load = simulate_epoch(
-        index_pairs(split, tuple(arguments.sources)),
+        pairs_of_pass(split, index, visited, arguments.seed),
         settings,
         np.array([shard.chunk.num_bytes for shard in entry.shards]),
         seed=arguments.seed,
@@ -99,6 +113,19 @@ def _plan(arguments: argparse.Namespace) -> None:
 
         draw(load, arguments.plot)
         print(f"drawn       {arguments.plot}")  # noqa: T201
+
+
+def _weights(given: Sequence[str]) -> dict[str, float]:
+    weights = {}
+    for each in given:
+        name, _, text = each.rpartition("=")
+        try:
+            weights[name] = float(text)
+        except ValueError:
+            weights[name] = -1.0
+        if not name or not 0 <= weights[name] <= 1:
+            raise ConfigError(f"--weights {each}: want NAME=SHARE, with a share from 0 to 1")
+    return weights
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -153,5 +153,11 @@ def _key(key: str) -> str:
 
 
 def _toml(value: object) -> str:
-    """A scalar or an array: JSON, but for surrogate pairs and DEL, which TOML does not take."""
+    """A value: JSON, but for tables, surrogate pairs and DEL, which TOML does not take."""
+    if isinstance(value, dict):
+        return (
+            "{" + ", ".join(f"{_key(key)} = {_toml(inner)}" for key, inner in value.items()) + "}"
+        )
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -75,6 +75,10 @@ class RunConfig(Section):
                 f"data.lanes={data.lanes} must divide "
                 f"train.global_batch_size={train.global_batch_size}"
             )
+        if data.curriculum and not train.max_steps:
+            raise ValueError(
+                "data.curriculum needs train.max_steps, which says how many steps the run has"
+            )
         if data.max_tokens > self.model.max_positions:
             raise ValueError(
                 f"data.max_tokens={data.max_tokens} is more than "

@@ -12,6 +12,9 @@ NonNegative = Annotated[float, Field(ge=0.0)]
 Names = Annotated[tuple[str, ...], Strict(False)]  # an array of TOML is a list
 Stage = Annotated[tuple[Annotated[int, Field(ge=0)], NonNegative], Strict(False)]
 Stages = Annotated[tuple[Stage, ...], Strict(False)]
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
+Lesson = Annotated[tuple[Annotated[int, Field(ge=0)], dict[str, Fraction]], Strict(False)]
+Lessons = Annotated[tuple[Lesson, ...], Strict(False)]
 
 
 class Section(BaseModel):
@@ -29,6 +32,16 @@ class DataConfig(Section):
     validation_split: str = "valid"
     sources: Names = ()
     """Sentence sources to read; empty means all of them."""
+    source_weights: dict[str, Share] = Field(default_factory=dict)
+    """The share of a source's pairs, in (0, 1], that an epoch visits; 1 where none is given. The
+    next epoch goes on where this one stopped: with ``vqa = 0.5`` every pair of vqa comes once in
+    two epochs. To see a source more often than the others, give the others less."""
+    curriculum: Lessons = ()
+    """(first step, weights) pairs, steps ascending from 0: from that optimiser step on, the weights
+    take the place of those in ``source_weights``, source by source; 0 turns one off. A stage begins
+    a new epoch. ``[[0, {vg = 0.2, vqa = 0.0}], [20000, {}]]`` starts with a fifth of vg and without
+    vqa, and goes on with everything. ``train.max_steps`` then says how long the run is, and
+    ``train.epochs`` nothing."""
     max_tokens: Annotated[int, Field(ge=3, le=512)] = 20
     """Longest sentence, [CLS] and [SEP] included; the rest is cut."""
     lanes: Count = 8
@@ -57,6 +70,19 @@ class DataConfig(Section):
     cache_gib: NonNegative = 0.0
     """Bound of all files in that directory; 0 is what the disk has free. What is needed last makes
     room for what is needed sooner."""
+
+    @model_validator(mode="after")
+    def _lessons_ascend(self) -> "DataConfig":
+        steps = [step for step, _ in self.curriculum]
+        if steps[:1] not in ([], [0]) or any(b <= a for a, b in pairwise(steps)):
+            raise ValueError(f"the steps of curriculum must ascend from 0, and are {steps}")
+        return self
+
+    @property
+    def stages(self) -> tuple[tuple[int, dict[str, float]], ...]:
+        """First step and weights of each stage of the run; one, where there is no curriculum."""
+        lessons = self.curriculum or ((0, {}),)
+        return tuple((first, {**self.source_weights, **weights}) for first, weights in lessons)
 
 
 class ModelConfig(Section):
@@ -182,8 +208,10 @@ class TrainConfig(Section):
     """How long, how much at once, in which precision."""
 
     epochs: Annotated[int, Field(ge=1)] = 20
+    """How often the run visits its pairs, or as much of them as ``data.source_weights`` says."""
     max_steps: Annotated[int, Field(ge=0)] = 0
-    """Ends the run (and its schedule) early; 0 means all epochs."""
+    """Ends the run (and its schedule) early; 0 means all epochs. With ``data.curriculum`` it alone
+    says how long the run is."""
     global_batch_size: Count = 256
     """Pairs per optimiser step over all ranks."""
     micro_batch_size: Count = 256

@@ -17,6 +17,7 @@ from lxmert_dist.schema import Collate, DonorPool, PairBatch, StepBatch
 from lxmert_dist.store import Split
 from lxmert_dist.stream.forecast import Forecast
 from lxmert_dist.stream.identity import identity
+from lxmert_dist.stream.passes import Pass, pairs_of_pass, whole_passes
 from lxmert_dist.stream.plan import LanePlan, PairIndex, PlanSettings, lanes_of_rank, plan_epoch
 from lxmert_dist.stream.stays import check_memory, shards_needed
 from lxmert_dist.stream.window import ShardWindow, WindowPool
@@ -35,8 +36,9 @@ class Position:
     """Where a run is in its data: the next step to visit."""
 
     epoch: int = 0
+    """Number of the pass."""
     step: int = 0
-    """Within the epoch."""
+    """Within the pass."""
 
 
 @dataclass(frozen=True)
@@ -152,15 +154,19 @@ class Loader:
 
 @dataclass(frozen=True)
 class TrainingSteps:
-    """The steps of a rank from a position on, epoch after epoch, until ``epochs`` are done."""
+    """The steps of a rank from a position on, pass after pass, until ``passes`` are done.
+
+    ``passes`` as a number means as many over every pair of ``index``.
+    """
 
     split: Split
     index: PairIndex
+    """Every pair that some pass may visit."""
     plan: PlanSettings
     settings: LoaderSettings
     collate: Collate
     seed: int
-    epochs: int
+    passes: Sequence[Pass] | int
     rank: Rank = Rank()
     start: Position = Position()
     node_lanes: range | None = None
@@ -170,30 +176,36 @@ class TrainingSteps:
         """Yield the steps in order, reading through ``window``.
 
         Raises:
-            ConfigError: ``settings.memory_bytes`` is less than an epoch needs.
+            ConfigError: ``settings.memory_bytes`` is less than a pass needs.
         """
+        passes = self.passes
+        if isinstance(passes, int):
+            passes = whole_passes(self.index, self.plan, passes)
         forecast = None
         if self.node_lanes is not None:
+            # Of all pairs: nearly where the shards are in a pass that visits a share of them.
             forecast = Forecast(
-                self.index, self.plan, seed=self.seed, epochs=self.epochs, lanes=self.node_lanes
+                self.index, self.plan, seed=self.seed, epochs=len(passes), lanes=self.node_lanes
             )
-        for epoch in range(self.start.epoch, self.epochs):
-            first = self.start.step if epoch == self.start.epoch else 0
-            yield from self._epoch(window, epoch, first, forecast)
+        for one in passes[self.start.epoch :]:
+            first = self.start.step if one.number == self.start.epoch else 0
+            yield from self._pass(window, one, first, forecast)
 
-    def _epoch(
-        self, window: ShardWindow, epoch: int, first: int, forecast: Forecast | None
+    def _pass(
+        self, window: ShardWindow, one: Pass, first: int, forecast: Forecast | None
     ) -> Iterator[StepBatch]:
         numbers = lanes_of_rank(self.plan.lanes, self.rank.rank, self.rank.world_size)
-        lanes = plan_epoch(self.index, self.plan, seed=self.seed, epoch=epoch, lanes=numbers)
+        index = pairs_of_pass(self.split, self.index, one, self.seed)
+        whole = plan_epoch(index, self.plan, seed=self.seed, epoch=one.number, lanes=numbers)
+        lanes = [lane.until(one.steps) for lane in whole]
         ahead = self.settings.prefetch_steps
         check_memory(
             self.settings.memory_bytes, self.split.shard_bytes, shards_needed(lanes, ahead)
         )
         if forecast is not None:
-            forecast.begin(epoch)
-        steps = self.plan.steps_per_epoch(len(self.index))
-        for step in range(first, steps):
+            forecast.begin(one.number)
+        for step in range(first, one.steps):
+            place = one.number + step / one.steps
             # Memory is given in the order of the calls: what is needed sooner comes first.
             for due in range(step if step == first else step + ahead, step + ahead + 1):
                 for number, lane in zip(numbers, lanes, strict=True):
@@ -202,9 +214,9 @@ class TrainingSteps:
                     )
                     uses = None
                     if forecast is not None:
-                        uses = forecast.next_uses(number, shards.tolist(), epoch + step / steps)
+                        uses = forecast.next_uses(number, shards.tolist(), place)
                     window.hold(number, shards, uses)
-            yield self._step(window, lanes, epoch, step)
+            yield self._step(window, lanes, one.number, step)
             for number, lane in zip(numbers, lanes, strict=True):
                 window.release(number, lane.shards[lane.last_step == step])
 

@@ -103,6 +103,18 @@ class LanePlan:
         """The shards of the lane's window at ``step``, in the order of first use."""
         return self.shards[(self.first_step <= step) & (step <= self.last_step)]
 
+    def until(self, steps: int) -> "LanePlan":
+        """The first steps alone, as they are in the whole; what is held is let go with the last."""
+        begun = self.first_step < steps
+        return LanePlan(
+            pair_ids=self.pair_ids[:steps],
+            image_rows=self.image_rows[:steps],
+            group_keys=self.group_keys[:steps],
+            shards=self.shards[begun],
+            first_step=self.first_step[begun],
+            last_step=np.minimum(self.last_step[begun], steps - 1),
+        )
+
 
 def plan_epoch(
     index: PairIndex,
@@ -111,7 +123,6 @@ def plan_epoch(
     seed: int,
     epoch: int,
     lanes: range,
-    steps: int | None = None,
 ) -> list[LanePlan]:
     """Plan the given lanes of an epoch.
 
@@ -121,12 +132,11 @@ def plan_epoch(
         seed: of the run.
         epoch: from 0.
         lanes: which lanes to plan (those of one rank); the others cost nothing.
-        steps: how many steps the epoch is given; None is all that it has.
 
     Raises:
         ConfigError: there are fewer pairs than one global batch.
     """
-    visits = (steps or settings.steps_per_epoch(len(index))) * settings.pairs_per_lane_step
+    visits = settings.steps_per_epoch(len(index)) * settings.pairs_per_lane_step
     line = shuffled_shards(index, seed, epoch)
     spread = settings.window_shards * (len(index) / len(line.shards))
     length = len(index) // settings.lanes

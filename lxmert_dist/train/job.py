@@ -1,5 +1,6 @@
 """From a configuration and a store to everything that one rank trains with."""
 
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +29,7 @@ from lxmert_dist.stream.loader import (
     index_pairs,
     limit_pairs,
 )
+from lxmert_dist.stream.passes import Pass, pairs_by_source, pairs_of_pass, plan_passes
 from lxmert_dist.stream.plan import PairIndex, PlanSettings
 from lxmert_dist.stream.stays import check_memory, most_shards_needed
 from lxmert_dist.tasks import (
@@ -78,6 +80,8 @@ class Job:
     task: Task
     train_split: Split
     index: PairIndex
+    """Every pair that the run may visit."""
+    passes: tuple[Pass, ...]
     collate: Collate
     validation: Evaluation
     final: tuple[Evaluation, ...]
@@ -86,26 +90,21 @@ class Job:
     """What was taken over from earlier weights; None from scratch."""
 
     @property
-    def plan(self) -> PlanSettings:
-        """How an epoch is cut."""
-        data, size = self.config.data, self.config.train.global_batch_size
-        return PlanSettings(data.lanes, data.window_shards, size, data.pairs_per_image)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimiser steps in an epoch."""
-        return self.plan.steps_per_epoch(len(self.index))
-
-    @property
     def total_steps(self) -> int:
         """Optimiser steps of the whole run."""
-        every = self.steps_per_epoch * self.config.train.epochs
-        return min(every, self.config.train.max_steps or every)
+        return self.passes[-1].end
+
+    def position(self, step: int) -> Position:
+        """Where optimiser step ``step`` is; behind the last one, where a next pass would begin."""
+        number = bisect_right(self.passes, step, key=lambda one: one.end)
+        if number == len(self.passes):
+            return Position(number, 0)
+        return Position(number, step - self.passes[number].first_step)
 
     def check_memory(self, world: World, step: int) -> None:
         """Refuse a ``data.memory_gib`` that does not do for the rest of the run, from ``step`` on.
 
-        Where there is one, all epochs are planned: seconds.
+        Where there is one, all passes are planned: seconds.
 
         Raises:
             ConfigError: says how much is enough.
@@ -113,15 +112,18 @@ class Job:
         settings = _loader_settings(self.config, world)
         if not settings.memory_bytes:
             return
-        per_epoch = self.steps_per_epoch
-        needed = most_shards_needed(
-            self.index,
-            self.plan,
-            seed=self.config.seed,
-            epochs=range(step // per_epoch, -(-self.total_steps // per_epoch)),
-            world_size=world.size,
-            prefetch_steps=settings.prefetch_steps,
-        )
+        needs = [
+            most_shards_needed(
+                pairs_of_pass(self.train_split, self.index, one, self.config.seed),
+                plan_settings(self.config),
+                seed=self.config.seed,
+                epochs=range(one.number, one.number + 1),
+                world_size=world.size,
+                prefetch_steps=settings.prefetch_steps,
+            )
+            for one in self.passes[self.position(step).epoch :]
+        ]
+        needed = max(needs, default=0)
         check_memory(settings.memory_bytes, self.train_split.shard_bytes, needed)
 
     def loader(self, world: World, start: Position) -> Loader:
@@ -130,11 +132,11 @@ class Job:
         steps = TrainingSteps(
             self.train_split,
             self.index,
-            self.plan,
+            plan_settings(self.config),
             settings,
             self.collate,
             self.config.seed,
-            self.config.train.epochs,
+            self.passes,
             Rank(world.rank, world.size),
             start,
             _node_lanes(self.config, world),
@@ -192,7 +194,7 @@ def _pretraining(config: PretrainConfig, store: Store) -> Job:
         update={"token_mask_rate": 0.0, "object_mask_rate": 0.0}
     )
 
-    index = index_pairs(train, config.data.sources)
+    index, passes = visited(config, train)
     names = config.data.sources or tuple(valid.sentences.sources)
     task = PretrainingTask(config.model, config.objectives, store.spec)
     return Job(
@@ -201,6 +203,7 @@ def _pretraining(config: PretrainConfig, store: Store) -> Job:
         task=task,
         train_split=train,
         index=index,
+        passes=passes,
         collate=collate(train, index.pair_ids, None),
         validation=evaluation("valid", config.data.sources, config.objectives),
         final=tuple(evaluation(f"unmasked_{name}", (name,), unmasked) for name in names),
@@ -225,13 +228,15 @@ def _answering(config: FinetuneConfig, store: Store) -> Job:
         split = store.split(name)
         return Evaluation(name, split, index_pairs(split, data.sources), collate(split))
 
+    index, passes = visited(config, train)
     validation = evaluation(data.validation_split)
     return Job(
         config=config,
         store=store,
         task=task,
         train_split=train,
-        index=index_pairs(train, data.sources),
+        index=index,
+        passes=passes,
         collate=collate(train),
         validation=replace(validation, index=_limited(validation.index, config)),
         final=(evaluation(config.test_split),),
@@ -307,6 +312,29 @@ def _other_classes(source: Description, store: Store) -> list[str]:
         for name, (there, here) in pairs.items()
         if there and list(there) != here
     ]
+
+
+def plan_settings(config: RunConfig) -> PlanSettings:
+    """How a pass is cut."""
+    data, size = config.data, config.train.global_batch_size
+    return PlanSettings(data.lanes, data.window_shards, size, data.pairs_per_image)
+
+
+def visited(config: RunConfig, split: Split) -> tuple[PairIndex, tuple[Pass, ...]]:
+    """Every pair that a run may visit, and its passes.
+
+    Raises:
+        ConfigError: a source is none of the store's, or a pass has too few pairs.
+    """
+    data, train = config.data, config.train
+    index = index_pairs(split, data.sources)
+    amounts = pairs_by_source(split, data.sources)
+    epochs = 0 if data.curriculum else train.epochs
+    passes = plan_passes(
+        amounts, data.stages, plan_settings(config), epochs=epochs, max_steps=train.max_steps
+    )
+    on = tuple(n for n in amounts if any(stage.get(n, 1.0) for _, stage in data.stages))
+    return index_pairs(split, on) if len(on) < len(amounts) else index, passes
 
 
 def _limited(index: PairIndex, config: RunConfig) -> PairIndex:

@@ -12,7 +12,7 @@ from lxmert_dist.config import PretrainConfig
 from lxmert_dist.errors import NonFiniteLossError
 from lxmert_dist.keyed import Purpose
 from lxmert_dist.schema import StepBatch
-from lxmert_dist.stream.loader import Loader, Position
+from lxmert_dist.stream.loader import Loader
 from lxmert_dist.train.engine import Engine
 from lxmert_dist.train.job import Evaluation, Job
 from lxmert_dist.train.meter import Clock, Meter, Progress
@@ -49,9 +49,8 @@ class Trainer:
         job, config = self.job, self.job.config
         if self.step == 0:
             self._evaluate()
-        start = Position(*divmod(self.step, job.steps_per_epoch))
         with (
-            job.loader(self.world, start) as loader,
+            job.loader(self.world, job.position(self.step)) as loader,
             Progress(job.total_steps, self.step, enabled=self.world.is_main) as progress,
         ):
             for batch in take(loader, job.total_steps - self.step):
@@ -89,7 +88,7 @@ class Trainer:
     def _due(self, every: int) -> bool:
         if self.step == self.job.total_steps:
             return True
-        return self.step % (every or self.job.steps_per_epoch) == 0
+        return self.step % every == 0 if every else self.job.position(self.step).step == 0
 
     def _step(self, batch: StepBatch) -> None:
         """One optimiser step."""

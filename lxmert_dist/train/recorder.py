@@ -61,11 +61,11 @@ class Recorder:
 
     def _state(self, step: int) -> TrainState:
         job = self._job
-        epoch, epoch_step = divmod(step, job.steps_per_epoch)
+        position = job.position(step)
         return TrainState(
             step=step,
-            epoch=epoch,
-            epoch_step=epoch_step,
+            epoch=position.epoch,
+            epoch_step=position.step,
             plan_version=PLAN_VERSION,
             store_digest=job.store.digest,
             fingerprint=job.config.fingerprint(),

@@ -69,6 +69,18 @@ def test_it_prints_every_rank_and_all_of_them(tiny_store, command, sources):
     assert f"{load.left_out:,} pairs" in said
 
 
+def test_weights_leave_pairs_to_other_epochs(tiny_store, command):
+    split = open_store(tiny_store).split("train")
+    captions, questions = (len(index_pairs(split, (name,))) for name in ("captions", "questions"))
+    for weights, pairs in (
+        (["captions=0"], questions),
+        (["captions=0.5", "questions=0.25"], round(captions / 2) + round(questions / 4)),
+    ):
+        said = command(*LINE, "--epoch", 1, "--weights", *weights)[1]
+        assert f"{pairs:,} pairs to visit" in said
+        assert said != command(*LINE, "--epoch", 2, "--weights", *weights)[1]
+
+
 def test_the_bar_is_named_when_it_is_missed(command):
     assert "; at most 1.03" in command(*LINE[:-2], "--world-size", 1, "--lanes", 1)[1]
     assert "; ABOVE 1.03" in command(*LINE[:-2], "--world-size", 4)[1]
@@ -129,6 +141,11 @@ def test_the_planner_as_a_module_is_the_same_command(tiny_store, command):
         (["--window", "0"], "--window counts from 1"),
         (["--epoch", "-1"], "--epoch counts from 0"),
         (["--sources", "poems"], "poems"),
+        (["--weights", "poems=0.5"], "weights are given for poems"),
+        (["--weights", "captions"], "--weights captions: want NAME=SHARE"),
+        (["--weights", "captions=2"], "with a share from 0 to 1"),
+        (["--weights", "captions=nan"], "with a share from 0 to 1"),
+        (["--weights", "captions=0", "questions=0"], "visits no pairs"),
         (["--plot", "plan.txt"], "plan.txt is neither"),
     ],
 )

@@ -73,6 +73,19 @@ def test_overrides_are_typed():
         ("objectives.image_qa_stages=[[0.5, 1.0]]", "image_qa_stages.0.0: input should be a valid"),
         ("objectives.image_qa_stages=[[0, -1.0]]", "image_qa_stages.0.1: input should be greater"),
         ("objectives.image_qa_stages=3", "image_qa_stages: input should be a valid array, got 3"),
+        (
+            "data.source_weights={vqa = 0}",
+            "data.source_weights.vqa: input should be greater than 0",
+        ),
+        (
+            "data.source_weights.vqa=1.5",
+            "data.source_weights.vqa: input should be less than or equ",
+        ),
+        ("data.source_weights=0.5", "data.source_weights: input should be an object, got 0.5"),
+        ("data.curriculum=[[0, {vqa = -1}]]", "data.curriculum.0.1.vqa: input should be greater"),
+        ("data.curriculum=[[5, {}]]", "curriculum must ascend from 0, and are [5]"),
+        ("data.curriculum=[[0, {}], [9, {}], [9, {}]]", "ascend from 0, and are [0, 9, 9]"),
+        ("data.curriculum=[[0, {}]]", "data.curriculum needs train.max_steps"),
         ("train.epochs", "KEY=VALUE"),
         ("train.epochs=3\nx=4", "train.epochs: input should be a valid integer"),
         ('train.epochs="3"', "train.epochs: input should be a valid integer, got '3'"),
@@ -89,6 +102,19 @@ def test_mistakes_are_named(override, message):
         load(override)
     assert message in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 2
+
+
+def test_a_stage_lays_its_weights_over_those_of_the_sources(tmp_path):
+    curriculum = "data.curriculum=[[0, {vg = 0.2, 'visual 7w' = 0.0}], [20000, {}]]"
+    config = load(curriculum, "train.max_steps=30000", "data.source_weights={vqa = 0.5, vg = 1}")
+    assert config.data.stages == (
+        (0, {"vqa": 0.5, "vg": 0.2, "visual 7w": 0.0}),
+        (20000, {"vqa": 0.5, "vg": 1.0}),
+    )
+    assert load().data.stages == ((0, {}),)
+    again = tmp_path / "again.toml"
+    again.write_text(dump_toml(config))
+    assert load_config(PretrainConfig, again) == config
 
 
 def test_a_missing_setting_or_file_and_broken_toml_are_named(tmp_path):
@@ -132,8 +158,17 @@ def test_the_fingerprint_follows_what_is_trained_only():
         "objectives.image_qa_stages=[[0, 0.0]]",
         "data.lanes=4",
         "data.pairs_per_image=2",
+        "data.source_weights.vqa=0.5",
     ):
         assert load(other).fingerprint() != plain
+
+
+def test_the_fingerprint_follows_the_curriculum():
+    one, other = (
+        load("train.max_steps=9", f"data.curriculum=[[0, {{vqa = {weight}}}]]").fingerprint()
+        for weight in (0.5, 0.0)
+    )
+    assert len({one, other, load("train.max_steps=9").fingerprint()}) == 3
 
 
 def test_the_micro_batch_changes_what_is_trained_where_it_is_a_replica():
