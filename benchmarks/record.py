@@ -89,6 +89,8 @@ def render() -> None:
                 lines += easy_vqa(record)
             case "grouping":
                 lines += grouping(record)
+            case "plan":
+                lines += plan(record)
             case name if name.startswith("model_"):
                 lines += model(record)
             case _:
@@ -222,6 +224,43 @@ def _grouping_line(group: int, label: str, runs: list[dict]) -> str:
     cells = [str(group), label, *(f"{loss:.4f}" for loss in (*losses, sum(losses)))]
     cells += [f"{accuracy:.2f}" for accuracy in accuracies]
     return "| " + " | ".join(cells) + " |"
+
+
+def plan(record: dict) -> Iterable[str]:
+    """The section of ``bench_plan.py``."""
+    rows, reads = record["rows"], record["reads"]
+    yield "## Planning an epoch, and what its plan reads (P13, P7)"
+    yield ""
+    index = rows["all lanes"]["index_bytes"] / 1e6
+    yield f"Command: `uv run benchmarks/bench_plan.py`. {record['images']:,} images with sentences"
+    yield "as in the paper's table 1, 64 lanes, batch 256, a window of 8 shards. CPU seconds are"
+    yield "the median of three epochs; *resume* is from a position in the middle of an epoch to the"
+    yield "shards to read and the first step's pairs: the lanes of the rank are planned anew."
+    yield f"*Memory* is the peak while planning, beside the index of the pairs ({index:.0f} MB)."
+    yield ""
+    yield heading(record)
+    yield ""
+    yield "| who plans | pairs | CPU s (bar 2) | worst | resume CPU s (bar 0.1) | memory MB |"
+    yield "|---|---|---|---|---|---|"
+    for name, row in rows.items():
+        yield (
+            f"| {name} | {row['pairs']:,} | {row['seconds']:.3f} | {row['worst_seconds']:.3f} "
+            f"| {row['resume_seconds']:.3f} | {row['peak_bytes'] / 1e6:.0f} |"
+        )
+    yield ""
+    yield "| ranks | bytes read / stored (bar 1.03) | one read a pair | imbalance | window MB |"
+    yield "|---|---|---|---|---|"
+    for row in reads:
+        yield (
+            f"| {row['world_size']} | **{row['read_ratio']:.4f}** | {row['one_read_a_pair']:.1f} "
+            f"| {row['imbalance']:.3f} | {row['window_bytes'] / 1e6:,.0f} |"
+        )
+    yield ""
+    yield (
+        f"{reads[0]['left_out']:,} pairs are left to other epochs; a batch has "
+        f"{reads[0]['repeats']:.3f} repeats of an image, on average. Windows are of one rank."
+    )
+    yield ""
 
 
 def notes(record: dict) -> Iterable[str]:

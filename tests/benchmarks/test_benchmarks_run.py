@@ -43,3 +43,9 @@ def test_profile_adds_up() -> None:
 def test_ideas() -> None:
     output = bench("bench_ideas.py", "--precision", "fp32", "--rounds", "1")
     assert len(output.splitlines()) == 9
+
+
+def test_plan() -> None:
+    output = bench("bench_plan.py")
+    assert output.count("resume_seconds") == 9
+    assert output.count("read_ratio") == 3
