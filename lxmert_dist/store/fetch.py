@@ -26,6 +26,10 @@ HEDGED_SHARE = 0.05
 HEDGED_FREELY = 2
 """How many GETs may be doubled: this many, and a share of all."""
 
+REQUEST_S = 20.0
+"""A GET that is not whole by then is asked for anew, also where bytes keep trickling in; with a
+patience of more than thrice that, a third of the patience."""
+
 REMEMBERED = 200
 """GETs by whose times others are judged."""
 
@@ -47,6 +51,7 @@ class Fetcher:
         self.stats = ReadStats()
         self._uri = uri
         self._patience_s = settings.patience_s
+        self._request_s = max(min(REQUEST_S, self._patience_s), self._patience_s / 3)
         self._attempt = self._attempt_elsewhere
         if uris.local_path(uri) is not None:
             self._attempt = self._attempt_here
@@ -108,7 +113,7 @@ class Fetcher:
         """The first sound answer to one GET, or to two where the first takes too long."""
         began = time.monotonic()
         try:
-            async with asyncio.timeout(self._patience_s):
+            async with asyncio.timeout(self._request_s):
                 data = await _first_of(
                     lambda: self._sound(entry, location),
                     self._pace.limit_s(),
@@ -117,7 +122,7 @@ class Fetcher:
                 )
         except TimeoutError as error:
             raise unreachable(
-                location, f"no whole answer in {self._patience_s:g} s", "timeout"
+                location, f"no whole answer in {self._request_s:g} s", "timeout"
             ) from error
         self._pace.note(time.monotonic() - began)
         return data
@@ -148,7 +153,7 @@ class _Pace:
 
     def may_hedge(self) -> bool:
         """Whether one more GET may be doubled; if so, it counts."""
-        allowed = self._hedged < HEDGED_FREELY + HEDGED_SHARE * self._done
+        allowed = self._hedged + 1 <= HEDGED_FREELY + HEDGED_SHARE * self._done
         self._hedged += allowed
         return allowed
 

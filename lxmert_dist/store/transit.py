@@ -115,8 +115,10 @@ def explain_status(uri: str, status: int, code: str) -> StoreError:
         return _no_bucket(place)
     if status == 404:
         return MissingError(f"nothing at {place}")
-    if status in (401, 403):
+    if status in (401, 403) or code in _ADVICE:
         return _denied(place, code)
+    if code == "RequestTimeout":
+        return unreachable(uri, f"{code} ({status})", "timeout")
     if status == 429 or status >= 500:
         kind: Kind = "throttled" if status in (429, 503) else "server"
         return unreachable(uri, f"{code} ({status})", kind)

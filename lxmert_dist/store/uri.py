@@ -46,6 +46,7 @@ __all__ = [
     "resolve",
     "retry",
     "shown",
+    "timeouts",
     "translated",
     "upload",
     "write_bytes",
@@ -299,6 +300,12 @@ def resolve(uri: str) -> tuple[Any, str]:
     if options:
         filesystem.retries = 1  # ours are enough: theirs multiply with botocore's
     return filesystem, filesystem._strip_protocol(uri)
+
+
+def timeouts() -> tuple[float, float]:
+    """Seconds that a connection to an S3 server, and the next bytes of its answer, may take."""
+    config = _S3_OPTIONS["config_kwargs"]
+    return float(config["connect_timeout"]), float(config["read_timeout"])
 
 
 def _protocols(filesystem: Any) -> tuple[str, ...]:
