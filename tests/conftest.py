@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from s3fs import S3FileSystem
 
+from fault_proxy import FaultProxy, fault_proxy
 from s3_server import S3Server, ServerUnavailableError, serve_s3
 from tiny_store import make_tiny_store
 
@@ -37,3 +38,12 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Serve
     S3FileSystem.clear_instance_cache()
     yield s3_server
     S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """The way to the server."""
+    with fault_proxy(s3.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        S3FileSystem.clear_instance_cache()
+        yield proxy
