@@ -275,7 +275,7 @@ def retry(
         StoreError: the last attempt's.
     """
     deadline = time.monotonic() + (PATIENCE_S if patience_s is None else patience_s)
-    attempt = 0
+    attempt = damaged = 0
     while True:
         attempt += 1
         try:
@@ -283,8 +283,8 @@ def retry(
         except (UnreachableError, CorruptObjectError) as error:
             failed(error)
             pause = _jitter.uniform(0, min(2.0, 0.1 * 2**attempt))
-            hopeless = isinstance(error, CorruptObjectError) and attempt >= CORRUPT_ATTEMPTS
-            if hopeless or time.monotonic() + pause > deadline:
+            damaged += isinstance(error, CorruptObjectError)  # what else fails says nothing of that
+            if damaged == CORRUPT_ATTEMPTS or time.monotonic() + pause > deadline:
                 raise
             time.sleep(pause)
 

@@ -52,6 +52,12 @@ def test_what_passes_leaves_no_trace(proxy, bucket, undisturbed, fault):
     assert len(rule.hits) > 20
 
 
+def test_damage_after_many_refusals_is_read_anew_too(proxy, bucket, undisturbed):
+    proxy.spoil(SHARD, Refuse(503, "SlowDown"), times=6)
+    proxy.spoil(SHARD, FlipBit(), times=3)
+    assert deliver(bucket) == undisturbed
+
+
 def test_a_slow_answer_is_waited_for(proxy, bucket, undisturbed):
     proxy.spoil(SHARD, Late(0.5))
     assert deliver(bucket) == undisturbed
