@@ -37,6 +37,23 @@ class S3Server:
         """``s3://bucket/prefix``."""
         return f"s3://{self.bucket}/{prefix}"
 
+    def upload(self, directory: Path, prefix: str) -> str:
+        """Put the files of a directory under ``prefix``; returns the URI of that."""
+        for file in directory.rglob("*"):
+            if file.is_file():
+                key = f"{self.bucket}/{prefix}/{file.relative_to(directory)}"
+                self.client().pipe_file(key, file.read_bytes())
+        return self.uri(prefix)
+
+    def client(self) -> S3FileSystem:
+        """A file system of the server, whatever the environment."""
+        return S3FileSystem(
+            key=self.access_key,
+            secret=self.secret_key,
+            endpoint_url=self.endpoint,
+            config_kwargs={"retries": {"total_max_attempts": 1}},
+        )
+
     def environment(self) -> dict[str, str]:
         """The variables by which an S3 client finds the server."""
         return {
@@ -131,13 +148,7 @@ def _is_free(port: int) -> bool:
 
 def _wait(process: subprocess.Popen[bytes], server: S3Server, log: Path) -> None:
     """Until the bucket is there and takes an object, which is later than the health check says."""
-    client = S3FileSystem(
-        key=server.access_key,
-        secret=server.secret_key,
-        endpoint_url=server.endpoint,
-        config_kwargs={"retries": {"total_max_attempts": 1}},
-        skip_instance_cache=True,
-    )
+    client = server.client()
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:
         try:

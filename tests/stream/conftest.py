@@ -1,14 +1,11 @@
 """A store on a real S3 server, a way to it that can be spoilt, and what a run should get."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fault_runs import Delivered, deliver
-from s3fs import S3FileSystem
 
-from fault_proxy import FaultProxy, fault_proxy
 from lxmert_dist.store import uri as uris
 from lxmert_dist.store.read_settings import ReadSettings
 from s3_server import S3Server
@@ -35,26 +32,7 @@ def undisturbed(wide_store: Path) -> Delivered:
 @pytest.fixture(scope="session")
 def bucket(s3_server: S3Server, wide_store: Path) -> str:
     """The URI of the same store on the server; nobody may write to it."""
-    client = S3FileSystem(
-        key=s3_server.access_key,
-        secret=s3_server.secret_key,
-        endpoint_url=s3_server.endpoint,
-        skip_instance_cache=True,
-    )
-    for file in wide_store.rglob("*"):
-        if file.is_file():
-            key = f"{s3_server.bucket}/faults/{file.relative_to(wide_store)}"
-            client.pipe_file(key, file.read_bytes())
-    return s3_server.uri("faults")
-
-
-@pytest.fixture
-def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """The way to the server."""
-    with fault_proxy(s3.endpoint) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        S3FileSystem.clear_instance_cache()
-        yield proxy
+    return s3_server.upload(wide_store, "faults")
 
 
 @pytest.fixture

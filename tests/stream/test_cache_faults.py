@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from fault_runs import deliver, delivered, train_loader
 
+import shared_memory
 import tiny_store
 from lxmert_dist.errors import CorruptObjectError
 from lxmert_dist.store import open_store
@@ -108,14 +109,14 @@ def test_two_jobs_on_one_cache_fetch_each_object_once(proxy, bucket, undisturbed
 @pytest.mark.s3
 @pytest.mark.distributed
 def test_sigkill_in_the_middle_of_a_cache_write_spoils_nothing(proxy, bucket, undisturbed, cached):
-    named = set(os.listdir("/dev/shm"))
+    named = shared_memory.names()
     here, there = spawn.Pipe()
     child = spawn.Process(target=job, args=(there, bucket, cached, 3))
     child.start()
     here.send("go")
     child.join(60)
     assert child.exitcode == -signal.SIGKILL
-    assert set(os.listdir("/dev/shm")) <= named
+    assert not shared_memory.left_since(named)
     assert list(Path(cached.cache).glob("*.part"))
     asked = proxy.gets(FEATURES)
     assert deliver(bucket, cached) == undisturbed

@@ -3,7 +3,6 @@
 import subprocess
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from lxmert_dist.store import open_store
@@ -25,11 +24,7 @@ pytestmark = [pytest.mark.s3, pytest.mark.distributed]
 @pytest.fixture
 def remote_store(s3, tiny_store):
     """The small store, object by object, in a bucket."""
-    uri = s3.uri("tiny")
-    filesystem, root = fsspec.url_to_fs(uri)
-    for file in Path(tiny_store).rglob("*"):
-        if file.is_file():
-            filesystem.pipe_file(f"{root}/{file.relative_to(tiny_store)}", file.read_bytes())
+    uri = s3.upload(Path(tiny_store), "tiny")
     assert open_store(uri).digest == open_store(tiny_store).digest
     return uri
 
