@@ -13,10 +13,14 @@ def names() -> set[str]:
 
 def left_since(before: set[str]) -> set[str]:
     """New names that no living process maps: others may be at work on the same machine."""
-    new = names() - before
-    mapped = ""
-    if new:
-        for maps in Path("/proc").glob("[0-9]*/maps"):
-            with suppress(OSError):  # it has ended meanwhile, or is another user's
-                mapped += maps.read_text(errors="replace")
-    return {name for name in new & names() if str(PLACE / name) not in mapped}
+    new = {}
+    for name in names() - before:
+        with suppress(FileNotFoundError):
+            new[name] = str((PLACE / name).stat().st_ino)
+    mapped = set()
+    for maps in Path("/proc").glob("[0-9]*/maps") if new else ():
+        with suppress(OSError):  # it has ended meanwhile, or is another user's
+            lines = [line.split() for line in maps.read_text(errors="replace").splitlines()]
+            # By number: semaphores are mapped under another name than they end up with.
+            mapped |= {line[4] for line in lines if str(PLACE) in " ".join(line[5:])}
+    return {name for name, number in new.items() if number not in mapped} & names()

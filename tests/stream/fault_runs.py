@@ -17,6 +17,8 @@ SETTINGS = LoaderSettings(micro_batch_size=8, prefetch_steps=2)
 PLAN = PlanSettings(lanes=2, window_shards=2, global_batch_size=16)
 EPOCHS = 2
 DEFAULTS = ReadSettings()
+FEATURES = "train/roi_features/c/"
+SHARD = f"{FEATURES}3/0/0"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fault_runs import deliver, delivered, train_loader
+from fault_runs import FEATURES, deliver, delivered, train_loader
 
 import shared_memory
 import tiny_store
@@ -21,7 +21,6 @@ from lxmert_dist.errors import CorruptObjectError
 from lxmert_dist.store import open_store
 from lxmert_dist.store.read_settings import ReadSettings
 
-FEATURES = "train/roi_features/c/"
 spawn = multiprocessing.get_context("spawn")
 
 

@@ -7,11 +7,12 @@ of pairs and a digest of each micro-batch with those of a run on a local disk.
 import os
 import threading
 import time
+from dataclasses import replace
 from datetime import timedelta
 
 import botocore.auth
 import pytest
-from fault_runs import DEFAULTS, deliver, train_loader
+from fault_runs import DEFAULTS, FEATURES, SHARD, deliver, train_loader
 
 from fault_proxy import FlipBit, Late, Refuse, Replace, Reset, Stall, Truncate, Vanish
 from lxmert_dist.errors import CorruptObjectError, StoreError
@@ -20,11 +21,12 @@ from lxmert_dist.store.read_settings import ReadSettings
 
 pytestmark = [pytest.mark.s3, pytest.mark.usefixtures("hurried")]
 
-FEATURES = "train/roi_features/c/"
-SHARD = f"{FEATURES}3/0/0"
+OBSTORE = ReadSettings(backend="obstore")
 BUT_POINTER = "(?<!/manifest.json)$"
 """Nothing vouches for the pointer to the manifest."""
-SOON_S = 15.0
+EACH_KIND = r"manifest|answers|/boxes/|sentences|c/[1-4]/"
+"""Some of everything that a store consists of."""
+SOON_S = 30.0
 """A run whose patience is ``impatient`` must have stopped by then, also on a busy machine."""
 
 
@@ -39,17 +41,25 @@ PASSING = {
 }
 
 
-def test_the_proxy_itself_changes_nothing(proxy, bucket, undisturbed):
-    assert deliver(bucket) == undisturbed
+def test_the_proxy_itself_changes_nothing(proxy, bucket, undisturbed, settings):
+    assert deliver(bucket, settings) == undisturbed
     assert len(proxy.gets(FEATURES)) == open_store(bucket).split("train").num_shards
 
 
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
 def test_what_passes_leaves_no_trace(proxy, bucket, undisturbed, fault):
-    """The first answer for each object is spoilt, for the manifest and the sentences too."""
-    rule = proxy.spoil("", fault, times=1)
+    rule = proxy.spoil(EACH_KIND, fault, times=1)
     assert deliver(bucket) == undisturbed
-    assert len(rule.hits) > 20
+    assert len(rule.hits) == 9
+
+
+def test_what_passes_leaves_no_trace_by_obstore(proxy, bucket, undisturbed):
+    rules = [
+        proxy.spoil(f"{FEATURES}{shard}/", fault, times=2)
+        for shard, fault in enumerate(PASSING.values())
+    ]
+    assert deliver(bucket, OBSTORE) == undisturbed
+    assert all(rule.hits.total() == 2 for rule in rules)
 
 
 def test_damage_after_many_refusals_is_read_anew_too(proxy, bucket, undisturbed):
@@ -64,9 +74,17 @@ def test_a_slow_answer_is_waited_for(proxy, bucket, undisturbed):
 
 
 def test_a_body_that_stalls_is_given_up_and_asked_for_again(proxy, bucket, undisturbed, impatient):
-    rule = proxy.spoil(SHARD, Stall(), times=1)
+    proxy.spoil(SHARD, Stall(), times=1)
     assert deliver(bucket, impatient) == undisturbed
-    assert rule.hits
+    assert proxy.gets(SHARD).total() == 2
+
+
+def test_a_body_that_stalls_is_overtaken_by_another_get(proxy, bucket, undisturbed, settings):
+    """Long before a real run's timeouts."""
+    proxy.spoil(SHARD, Stall(), times=1)
+    assert deliver(bucket, settings) == undisturbed
+    stalled, second, *_ = [request.began for request in proxy.requests if SHARD in request.key]
+    assert 0.9 < second - stalled < 10
 
 
 def test_thirty_seconds_without_service_are_waited_out(proxy, bucket, undisturbed):
@@ -95,11 +113,17 @@ LASTING = {
 }
 
 
-@pytest.mark.parametrize(("fault", "cause"), LASTING.values(), ids=LASTING)
-def test_what_lasts_for_one_object_stops_the_run(proxy, bucket, impatient, fault, cause):
-    """It lasts from the second epoch on."""
-    proxy.spoil(SHARD, fault, after=1)
-    stops(bucket, StoreError, f"{SHARD}:? {cause}", impatient)
+BY_OBSTORE = ("looks_whole", "stalled", "missing", "slow_down")
+
+
+@pytest.mark.parametrize(
+    ("backend", "lasting"),
+    [*(("fsspec", name) for name in LASTING), *(("obstore", name) for name in BY_OBSTORE)],
+)
+def test_what_lasts_for_one_object_stops_the_run(proxy, bucket, impatient, backend, lasting):
+    fault, cause = LASTING[lasting]
+    proxy.spoil(SHARD, fault)
+    stops(bucket, StoreError, f"{SHARD}:? {cause}", replace(impatient, backend=backend))
 
 
 @pytest.mark.parametrize("hides_checksums", [False, True])
@@ -113,37 +137,39 @@ def test_an_object_that_changes_for_good_stops_the_run(proxy, bucket, wide_store
 
 
 @pytest.mark.parametrize("hides_checksums", [False, True])
-def test_damage_in_transit_is_read_anew(proxy, bucket, undisturbed, hides_checksums):
-    """Whether the client or the manifest finds it."""
+def test_damage_in_transit_is_read_anew(proxy, bucket, undisturbed, settings, hides_checksums):
+    """Every object's; whether the client or the manifest finds it."""
     proxy.hides_checksums = hides_checksums
     flips = proxy.spoil(BUT_POINTER, FlipBit(), times=1)
     cuts = proxy.spoil(BUT_POINTER, Truncate(looks_whole=True), times=1)
-    assert deliver(bucket) == undisturbed
+    assert deliver(bucket, settings) == undisturbed
     assert min(len(flips.hits), len(cuts.hits)) > 20
 
 
-@pytest.mark.parametrize(
-    ("status", "code"),
-    [
-        (400, "ExpiredToken"),
-        (403, "ExpiredToken"),
-        (403, "InvalidAccessKeyId"),
-        (403, "SignatureDoesNotMatch"),
-        (403, "RequestTimeTooSkewed"),
-    ],
-)
-def test_credentials_that_end_stop_the_run_at_once(proxy, bucket, status, code):
+CREDENTIALS = [
+    (DEFAULTS, 400, "ExpiredToken"),
+    (DEFAULTS, 403, "ExpiredToken"),
+    (DEFAULTS, 403, "InvalidAccessKeyId"),
+    (DEFAULTS, 403, "RequestTimeTooSkewed"),
+    (OBSTORE, 400, "ExpiredToken"),
+    (OBSTORE, 403, "InvalidAccessKeyId"),
+]
+
+
+@pytest.mark.parametrize(("settings", "status", "code"), CREDENTIALS)
+def test_credentials_that_end_stop_the_run_at_once(proxy, bucket, settings, status, code):
     """With the patience of a real run, which does not apply."""
     rule = proxy.spoil("", Refuse(status, code), after=25)
-    message = stops(bucket, StoreError, rf"{FEATURES}\d+/0/0.*\({code}\)")
+    message = stops(bucket, StoreError, rf"{FEATURES}\d+/0/0.*\({code}\)", settings)
     assert set(rule.hits.values()) == {1}, "asking again cannot help"
     for secret in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         assert os.environ[secret] not in message
 
 
-def test_an_endpoint_that_is_gone_stops_the_run(proxy, bucket, impatient):
-    proxy.spoil("", Vanish(), after=25)
-    message = stops(bucket, StoreError, FEATURES, impatient)
+@pytest.mark.parametrize("backend", ["fsspec", "obstore"])
+def test_an_endpoint_that_is_gone_stops_the_run(proxy, bucket, impatient, backend):
+    proxy.spoil(SHARD, Vanish())
+    message = stops(bucket, StoreError, SHARD, replace(impatient, backend=backend))
     assert "check the endpoint" in message
 
 
