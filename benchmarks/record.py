@@ -93,6 +93,10 @@ def render() -> None:
                 lines += plan(record)
             case name if name.startswith("model_"):
                 lines += model(record)
+            case "stream_local":
+                lines += stream_local(record)
+            case "stream_s3":
+                lines += stream_s3(record)
             case _:
                 lines += notes(record)
     (HERE / "RESULTS.md").write_text("\n".join(lines).rstrip() + "\n")
@@ -260,6 +264,57 @@ def plan(record: dict) -> Iterable[str]:
         f"{reads[0]['left_out']:,} pairs are left to other epochs; a batch has "
         f"{reads[0]['repeats']:.3f} repeats of an image, on average. Windows are of one rank."
     )
+    yield ""
+
+
+def stream_local(record: dict) -> Iterable[str]:
+    """The section of ``bench_stream.py --parts local``."""
+    yield "## Batches of pairs from the local store"
+    yield ""
+    yield f"Command: `uv run --group bench {record['command']}`."
+    yield f"{record['images']} synthetic images of {record['image_bytes'] / 1e3:.0f} KB and"
+    yield f"{record['pairs']} sentences, in the page cache; batches of {record['batch']} pairs,"
+    yield "their features stacked, every pair once an epoch. All deliver the same pairs, checked"
+    yield "byte by byte before anything is timed. *Ours over it* is the median of the ratios of the"
+    yield "rounds, epochs in turn. *k* = 4: pairs of one image share its features in the batch."
+    yield "Peers' samples are whole pairs (features repeated), shuffled by MosaicML's py1e, or by"
+    yield f"webdataset through a buffer of {record['window']} samples; or images, whose pairs go"
+    yield "through a buffer of all pairs of these images, which is also our plan's window here."
+    yield "Uncompressed, in 64 MB files."
+    yield ""
+    yield heading(record)
+    yield ""
+    yield "| | pairs a CPU-s | pairs/s | CPU-s/GB delivered | ours over it by CPU | by time |"
+    yield "|---|---|---|---|---|---|"
+    for row in record["rows"]:
+        yield (
+            f"| {row['name']} | {row['pairs_per_cpu_second']:,.0f} "
+            f"| {row['pairs_per_second']:,.0f} | {row['cpu_seconds_per_gb']:.3f} "
+            f"| **{row['cpu_ratio']:.2f}** | {row['ratio']:.2f} |"
+        )
+    yield ""
+
+
+def stream_s3(record: dict) -> Iterable[str]:
+    """The section of ``bench_stream.py --parts s3``."""
+    yield "## Features from an S3 server, each read once"
+    yield ""
+    yield f"Command: `uv run --group bench {record['command']}`."
+    yield f"{record['images']} images from SeaweedFS on the same machine; CPU time of the client"
+    yield "and its workers alone. Ours is the loader (GET, checksum, gather, a pair an image); zarr"
+    yield "reads single images in a random order from a copy with a chunk an image in objects of"
+    yield "64, or our store's chunks in order; MosaicML downloads into an empty directory,"
+    yield "webdataset reads `curl`'s output."
+    yield ""
+    yield heading(record)
+    yield ""
+    yield "| | CPU-s/GB | of zarr's | MB/s |"
+    yield "|---|---|---|---|"
+    worst = next(row for row in record["rows"] if row["name"].endswith("image by image"))
+    for row in record["rows"]:
+        share = row["cpu_seconds_per_gb"] / worst["cpu_seconds_per_gb"]
+        speed = row["pairs_per_second"] * record["image_bytes"] / 1e6
+        yield f"| {row['name']} | {row['cpu_seconds_per_gb']:.2f} | {share:.3f} | {speed:.0f} |"
     yield ""
 
 

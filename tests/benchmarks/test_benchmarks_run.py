@@ -49,3 +49,14 @@ def test_plan() -> None:
     output = bench("bench_plan.py")
     assert output.count("resume_seconds") == 9
     assert output.count("read_ratio") == 3
+
+
+@pytest.mark.s3
+def test_streams_deliver_the_same_samples() -> None:
+    """But for MosaicML's, which has an environment of its own."""
+    lines = bench("bench_stream.py", "--peers", "webdataset").splitlines()
+    names = ["ours", "ours, k = 4", "zarr + s3fs, image by image"]
+    if not any(line.startswith("webdataset is left out: not installed") for line in lines):
+        names += [f"webdataset, one sample {form}, 0 workers" for form in ("a pair", "an image")]
+    for name in names:
+        assert any(line.startswith(f"{name}: ") for line in lines), name
