@@ -1,5 +1,6 @@
 """The shards that are in memory: read ahead by threads, shared, and dropped after the last use."""
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
@@ -47,7 +48,9 @@ class ShardWindow:
             most: how many shards are in memory at once; None is as many as are held.
         """
         self.slabs = SlabPool(source.shard_bytes, most)
+        self._batches = SlabPool(0)
         self._source = source
+        self._images_per_shard = source.images_per_shard
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="shard-reader")
         self._held: dict[int, set[int]] = {}
         self._reads: dict[int, Future[Features]] = {}
@@ -97,13 +100,21 @@ class ShardWindow:
         return self._reads[shard].result()
 
     def gather(self, image_rows: Int64[np.ndarray, " B"]) -> Float[np.ndarray, "B O F"]:
-        """The features of images, each of a held shard."""
-        shards, rows = np.divmod(image_rows, self._source.images_per_shard)
-        first = self.shard(int(shards[0]))
-        out = np.empty((len(image_rows), *first.shape[1:]), first.dtype)
-        for shard in np.unique(shards):
-            chosen = shards == shard
-            out[chosen] = self.shard(int(shard))[rows[chosen]]
+        """The features of images, each of a held shard.
+
+        They are the caller's; their memory is used anew when nobody looks at it any more.
+        """
+        shards, rows = (part.tolist() for part in np.divmod(image_rows, self._images_per_shard))
+        features = {shard: self.shard(shard) for shard in set(shards)}
+        first = features[shards[0]]
+        shape = (len(rows), *first.shape[1:])
+        num_bytes = math.prod(shape) * first.itemsize
+        if num_bytes > self._batches.slab_bytes:
+            self._batches = SlabPool(num_bytes)
+        slab = self._batches.take(self._batches.ticket())
+        out = slab[:num_bytes].view(first.dtype).reshape(shape)
+        for place, (shard, row) in enumerate(zip(shards, rows, strict=True)):
+            out[place] = features[shard][row]  # faster than to index them together: one copy
         return out
 
     def close(self) -> None:

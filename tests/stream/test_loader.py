@@ -183,6 +183,19 @@ def test_a_group_that_two_lanes_cut_has_an_image_and_a_pool_in_each(train):
     assert pairs.pool_ids.tolist() == [0, 1]
 
 
+def test_a_batch_keeps_its_features_while_somebody_looks_at_them(train):
+    window = ShardWindow(train, threads=1)
+    window.hold(0, np.array([0, 1]))
+    rows = np.array([train.images_per_shard + 1, 0, 3])
+    wanted = np.concatenate([train.read_shard(0), train.read_shard(1)])[rows]
+    kept = to_tensor(window.gather(rows))[1:]
+    for chosen in (rows[:1], rows):
+        assert np.array_equal(window.gather(rows), wanted)
+        window.gather(chosen)[:] = 0
+    assert np.array_equal(kept.numpy(), wanted[1:])
+    window.close()
+
+
 def test_each_image_of_a_step_is_read_once(train):
     for pairs in raw_steps(train, GROUPED, epochs=1):
         images = len(pairs.image_rows)
