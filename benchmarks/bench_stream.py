@@ -27,6 +27,7 @@ import numpy as np
 
 from record import log_to_mlflow, new_record, render, write_record
 from stream_contestants import samples_of
+from stream_files import fill, make_files, make_store, make_zarr, mosaic
 from stream_samples import Samples, expected
 
 HERE = Path(__file__).parent
@@ -148,6 +149,8 @@ def missing_peers(wanted: list[str]) -> dict[str, str]:
             mosaic()
         except (OSError, subprocess.CalledProcessError) as error:
             absent["mosaicml"] = f"its environment cannot be made ({error})"
+    if not find_spec("obstore"):
+        print("our obstore backend is left out: not installed; run with `uv run --extra obstore`")
     return absent
 
 
@@ -165,21 +168,6 @@ def versions() -> dict[str, str]:
     return {**found, "mosaicml-streaming": pinned.split('"')[0]}
 
 
-_mosaic_python: list[str] = []
-
-
-def mosaic(*arguments: str) -> list[str]:
-    """The command line that runs MosaicML's side; its environment is made when first needed."""
-    script = str(HERE / "stream_mosaic.py")
-    if not _mosaic_python:
-        subprocess.run(["uv", "sync", "--quiet", "--script", script], check=True)
-        found = subprocess.run(
-            ["uv", "python", "find", "--script", script], check=True, capture_output=True, text=True
-        )
-        _mosaic_python.append(found.stdout.strip())
-    return [_mosaic_python[0], *arguments]
-
-
 @contextmanager
 def workers(directory: Path, names: set[str], environment: dict[str, str]) -> Iterator[dict]:
     """A process each, until the block ends."""
@@ -194,44 +182,6 @@ def workers(directory: Path, names: set[str], environment: dict[str, str]) -> It
             running[name] = Worker(command, environment)
             stack.callback(running[name].close)
         yield running
-
-
-def make_store(uri: str, images: int, *, smoke: bool) -> None:
-    """As ``launch/prepare.py synthetic`` makes it."""
-    from lxmert_dist.ingest import SyntheticImages, prepare_synthetic
-
-    sizes = {"num_objects": 4, "feature_dim": 16, "vocab_size": 1000} if smoke else {}
-    prepare_synthetic(uri, SyntheticImages(9595, **sizes), num_images=images, progress=False)
-
-
-def make_files(directory: Path, forms: list[str], peers: set[str]) -> None:
-    """The peers' files of the samples that were saved in a directory."""
-    if "mosaicml" in peers:
-        subprocess.run(
-            mosaic(str(HERE / "stream_mosaic.py"), "write", str(directory), *forms), check=True
-        )
-    if "webdataset" not in peers:
-        return
-    import webdataset as wds
-
-    samples = Samples.load(directory)
-    for form, every in (("pair", samples.by_pair), ("image", samples.by_image)):
-        if form not in forms:
-            continue
-        (directory / f"web_{form}").mkdir()
-        pattern = str(directory / f"web_{form}" / "%05d.tar")
-        # as large as MosaicML's shards
-        with wds.ShardWriter(pattern, maxsize=64 << 20, maxcount=1 << 30, verbose=0) as out:
-            for sample in every():
-                out.write(
-                    {
-                        "__key__": f"{sample['pair']:09d}",
-                        "pair": str(sample["pair"]).encode(),
-                        "features": sample["features"].tobytes(),
-                        "record": sample["record"].tobytes(),
-                        "tokens": sample["tokens"].tobytes(),
-                    }
-                )
 
 
 def local(arguments: argparse.Namespace, scratch: Path, absent: dict[str, str]) -> dict:
@@ -295,7 +245,7 @@ def remote(arguments: argparse.Namespace, scratch: Path, absent: dict[str, str])
     make_zarr(directory / "images.zarr", samples)
     with serve_s3(directory / "server") as server:
         os.environ.update(server.environment())
-        fill(server, directory)
+        fill(server.bucket, directory)
         contestants = on_s3(arguments, server, directory)
         environment = {**server.environment(), "S3_ENDPOINT_URL": server.endpoint}
         rows = compete(arguments, directory, contestants, samples, absent, environment)
@@ -306,47 +256,28 @@ def remote(arguments: argparse.Namespace, scratch: Path, absent: dict[str, str])
     }
 
 
-def make_zarr(path: Path, samples: Samples) -> None:
-    """The same array as one would lay it out to read single images: a chunk each, 64 an object."""
-    import zarr
-    from zarr.codecs import BytesCodec, Crc32cCodec
-
-    inner = samples.features.shape[1:]
-    array = zarr.create_array(
-        path,
-        shape=samples.features.shape,
-        chunks=(1, *inner),
-        shards=(64, *inner),
-        dtype=samples.features.dtype,
-        serializer=BytesCodec(),
-        compressors=[Crc32cCodec()],
-    )
-    array[:] = samples.features
-
-
-def fill(server: S3Server, directory: Path) -> None:
-    """Copy everything to the server."""
-    from s3fs import S3FileSystem
-
-    client = S3FileSystem()
-    for name in ("store", "images.zarr", "mds_image", "web_image"):
-        if (directory / name).exists():
-            client.put(str(directory / name), f"{server.bucket}/{name}", recursive=True)
-
-
 def on_s3(arguments: argparse.Namespace, server: S3Server, directory: Path) -> list[Contestant]:
     """Who reads from there; MosaicML by its own client, webdataset by curl and signed addresses."""
     from s3fs import S3FileSystem
 
     client = S3FileSystem()
-    plan = {"batch": arguments.batch, "lanes": 4, "window_shards": 2, "once": True}
+    plan = {"batch": arguments.batch, "lanes": 4, "window_shards": 8, "once": True}
     other = {"batch": arguments.batch, "form": "image", "once": True, "window": arguments.batch}
     urls = [
         f"pipe:curl -sf '{client.sign(f'{server.bucket}/web_image/{file.name}', 86400)}'"
         for file in sorted((directory / "web_image").glob("*.tar"))
     ]
     found = [
-        Contestant("ours", "ours", {**plan, "store": server.uri("store")}, "images"),
+        *(
+            Contestant(
+                f"ours, {backend}",
+                "ours",
+                {**plan, "store": server.uri("store"), "backend": backend},
+                "images",
+            )
+            for backend in ("fsspec", "obstore")
+            if backend == "fsspec" or find_spec("obstore")
+        ),
         Contestant(
             "zarr + s3fs, image by image",
             "zarr",

@@ -22,11 +22,13 @@ def ours(directory: Path, settings: dict) -> Iterator[Batch]:
     from lxmert_dist.stream.loader import Loader, LoaderSettings, TrainingSteps
     from lxmert_dist.stream.plan import PlanSettings
 
-    store, split, index = _opened(settings["store"], settings.get("once", False))
+    store, split, index = opened(
+        settings["store"], once=settings.get("once", False), backend=settings.get("backend")
+    )
     batch, lanes = settings["batch"], settings["lanes"]
     plan = PlanSettings(lanes, settings["window_shards"], batch, settings.get("pairs_per_image", 1))
     reading = LoaderSettings(batch)
-    prepare = _collation(settings.get("collation", "features"), store, split, index)
+    prepare = collation(settings.get("collation", "features"), store, split, index)
     steps = TrainingSteps(split, index, plan, reading, prepare, SEED + settings["round"], epochs=1)
     with Loader(split, steps, reading) as loader:
         for step in loader:
@@ -37,24 +39,26 @@ def ours(directory: Path, settings: dict) -> Iterator[Batch]:
 _STORES: dict = {}
 
 
-def _opened(uri: str, once: bool) -> tuple:
+def opened(uri: str, *, once: bool = False, backend: str | None = None) -> tuple:
+    """A store, its split ``train`` and the pairs in it (``once``: the first pair of each image)."""
     from dataclasses import replace
 
-    from lxmert_dist.store import open_store
+    from lxmert_dist.store import ReadSettings, open_store
     from lxmert_dist.stream.loader import index_pairs
 
-    if uri not in _STORES:
-        store = open_store(uri)
+    if (uri, backend) not in _STORES:
+        store = open_store(uri, ReadSettings(backend=backend or "fsspec"))
         split = store.split("train")
-        _STORES[uri] = store, split, index_pairs(split, ())
-    store, split, index = _STORES[uri]
+        _STORES[uri, backend] = store, split, index_pairs(split, ())
+    store, split, index = _STORES[uri, backend]
     if once:
         first = np.unique(index.image_rows, return_index=True)[1]
         index = replace(index, pair_ids=index.pair_ids[first], image_rows=index.image_rows[first])
     return store, split, index
 
 
-def _collation(name: str, store, split, index):  # type: ignore[no-untyped-def]
+def collation(name: str, store, split, index):  # type: ignore[no-untyped-def]
+    """``features``, which passes them on, or ``pretraining``, which masks and labels."""
     from lxmert_dist.config import ObjectivesConfig
     from lxmert_dist.schema import MicroBatch, PairBatch
     from lxmert_dist.tasks import pretraining_collate
@@ -128,7 +132,7 @@ def samples_of(store_uri: str) -> Samples:
 
     from lxmert_dist.tasks.inputs import read_tokens
 
-    store, split, index = _opened(store_uri, once=False)
+    store, split, index = opened(store_uri)
     features = zarr.open_array(f"{store_uri}/train/roi_features", mode="r")[:]
     tokens, _ = read_tokens(split.sentences, index.pair_ids, store.spec, MAX_TOKENS)
     width = tokens.shape[1]
