@@ -5,9 +5,11 @@ the padding; pairs that share an image share its objects' draws. Shapes: B pairs
 images, O objects, F feature width, M swapped objects.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from jaxtyping import Bool, Float, Int64
 
 from lxmert_dist.config.sections import ObjectivesConfig
@@ -68,12 +70,18 @@ def mask_tokens(
 
 
 def mask_objects(
-    batch: PairBatch, objectives: ObjectivesConfig, *, seed: int, epoch: int
+    batch: PairBatch,
+    objectives: ObjectivesConfig,
+    *,
+    seed: int,
+    epoch: int,
+    empty: Callable[..., npt.NDArray[Any]] = np.empty,
 ) -> MaskedObjects:
     """Hide features: zeros, the feature of a donor, or nothing. Boxes stay.
 
     The donor's image is uniform over the image's donor pool, its object uniform over that image;
-    the image itself may be drawn, as in the released code.
+    the image itself may be drawn, as in the released code. The batch stays as it is;
+    ``empty`` makes the array for the features, of a shape and a dtype.
     """
     num_objects = batch.roi_features.shape[1]
     objects = np.arange(num_objects)  # (O,)
@@ -85,7 +93,8 @@ def mask_objects(
     replaced, swapped = _split(
         chosen, fate, objectives.object_replace_fraction, objectives.object_random_fraction
     )
-    features = batch.roi_features.copy()
+    features = empty(batch.roi_features.shape, batch.roi_features.dtype)
+    features[...] = batch.roi_features
     features[replaced] = 0
     for number in np.unique(batch.pool_ids):
         pool = batch.donors[number]

@@ -5,12 +5,15 @@ when nobody looks at it any more, so nobody has to know who else does.
 """
 
 import itertools
+import math
 import threading
 import weakref
 from concurrent.futures import CancelledError
 from queue import Empty, SimpleQueue
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from jaxtyping import UInt8
 
 Bytes = UInt8[np.ndarray, " N"]
@@ -86,3 +89,24 @@ class SlabPool:
         if slab is None:
             raise CancelledError
         return slab
+
+
+class ArrayPool:
+    """Arrays for batches, whose shapes change little, in buffers of a :class:`SlabPool`.
+
+    Safe to use from threads.
+    """
+
+    def __init__(self) -> None:
+        """Make no buffer yet."""
+        self._slabs = SlabPool(0)
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Like ``np.empty``; the memory goes back when no array or tensor looks at it any more."""
+        item = np.dtype(dtype)
+        num_bytes = math.prod(shape) * item.itemsize
+        slabs = self._slabs
+        if num_bytes > slabs.slab_bytes:
+            slabs = self._slabs = SlabPool(num_bytes)
+        lease = slabs.take(slabs.ticket())
+        return lease[:num_bytes].view(item).reshape(shape)

@@ -1,6 +1,5 @@
 """The shards that are in memory: read ahead by threads, shared, and dropped after the last use."""
 
-import math
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
@@ -8,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
 
-from lxmert_dist.store.slabs import SlabPool
+from lxmert_dist.store.slabs import ArrayPool, SlabPool
 
 Features = Float[np.ndarray, "N O F"]
 
@@ -48,7 +47,7 @@ class ShardWindow:
             most: how many shards are in memory at once; None is as many as are held.
         """
         self.slabs = SlabPool(source.shard_bytes, most)
-        self._batches = SlabPool(0)
+        self._batches = ArrayPool()
         self._source = source
         self._images_per_shard = source.images_per_shard
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="shard-reader")
@@ -107,12 +106,7 @@ class ShardWindow:
         shards, rows = (part.tolist() for part in np.divmod(image_rows, self._images_per_shard))
         features = {shard: self.shard(shard) for shard in set(shards)}
         first = features[shards[0]]
-        shape = (len(rows), *first.shape[1:])
-        num_bytes = math.prod(shape) * first.itemsize
-        if num_bytes > self._batches.slab_bytes:
-            self._batches = SlabPool(num_bytes)
-        slab = self._batches.take(self._batches.ticket())
-        out = slab[:num_bytes].view(first.dtype).reshape(shape)
+        out = self._batches.empty((len(rows), *first.shape[1:]), first.dtype)
         for place, (shard, row) in enumerate(zip(shards, rows, strict=True)):
             out[place] = features[shard][row]  # faster than to index them together: one copy
         return out

@@ -21,6 +21,7 @@ from lxmert_dist.schema import (
     PretrainTargets,
 )
 from lxmert_dist.store.sentences import SentenceTable
+from lxmert_dist.store.slabs import ArrayPool
 from lxmert_dist.tasks.inputs import model_inputs, read_tokens, rows_of, to_tensor
 
 
@@ -59,6 +60,8 @@ def pretraining_collate(
             "or more, and this split has one; set it to 0"
         )
 
+    memory = ArrayPool()
+
     def collate(batch: PairBatch) -> MicroBatch:
         epoch = batch.epoch if fixed_epoch is None else fixed_epoch
         drawn = draw_sentences(
@@ -73,7 +76,7 @@ def pretraining_collate(
         tokens = mask_tokens(
             token_ids, lengths, batch.pair_ids, spec, objectives, seed=seed, epoch=epoch
         )
-        objects = mask_objects(batch, objectives, seed=seed, epoch=epoch)
+        objects = mask_objects(batch, objectives, seed=seed, epoch=epoch, empty=memory.empty)
         answer_ids = draw_answers(
             batch.pair_ids,
             drawn.is_matched,
