@@ -261,7 +261,8 @@ def on_s3(arguments: argparse.Namespace, server: S3Server, directory: Path) -> l
     from s3fs import S3FileSystem
 
     client = S3FileSystem()
-    plan = {"batch": arguments.batch, "lanes": 4, "window_shards": 8, "once": True}
+    plan = {"batch": arguments.batch, "lanes": 4, "window_shards": 2, "once": True}
+    plan["epochs"] = 4  # an epoch alone would be over before any memory is used again
     other = {"batch": arguments.batch, "form": "image", "once": True, "window": arguments.batch}
     urls = [
         f"pipe:curl -sf '{client.sign(f'{server.bucket}/web_image/{file.name}', 86400)}'"

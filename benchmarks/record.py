@@ -97,6 +97,10 @@ def render() -> None:
                 lines += stream_local(record)
             case "stream_s3":
                 lines += stream_s3(record)
+            case "stream_wait":
+                lines += stream_wait(record)
+            case "stream_memory":
+                lines += stream_memory(record)
             case _:
                 lines += notes(record)
     (HERE / "RESULTS.md").write_text("\n".join(lines).rstrip() + "\n")
@@ -301,7 +305,8 @@ def stream_s3(record: dict) -> Iterable[str]:
     yield ""
     yield f"Command: `uv run --group bench {record['command']}`."
     yield f"{record['images']} images from SeaweedFS on the same machine; CPU time of the client"
-    yield "and its workers alone. Ours is the loader (GET, checksum, gather, a pair an image); zarr"
+    yield "and its workers alone. Ours is the loader (GET, checksum, gather, a pair an image,"
+    yield "four epochs a round); zarr"
     yield "reads single images in a random order from a copy with a chunk an image in objects of"
     yield "64, or our store's chunks in order; MosaicML downloads into an empty directory,"
     yield "webdataset reads `curl`'s output."
@@ -315,6 +320,56 @@ def stream_s3(record: dict) -> Iterable[str]:
         share = row["cpu_seconds_per_gb"] / worst["cpu_seconds_per_gb"]
         speed = row["pairs_per_second"] * record["image_bytes"] / 1e6
         yield f"| {row['name']} | {row['cpu_seconds_per_gb']:.2f} | {share:.3f} | {speed:.0f} |"
+    yield ""
+
+
+def stream_wait(record: dict) -> Iterable[str]:
+    """The section of ``stream_wait.py``."""
+    training = record["training"]
+    yield "## How long training waits for data from an S3 server"
+    yield ""
+    yield f"Command: `uv run {record['command']}`. SeaweedFS on the same two cores. *Paced*: the"
+    yield "loader with the pretraining tasks' collation, batches of 256 pairs of full-size"
+    yield "features, in front of a loop whose steps sleep as long as they would last at 10,000"
+    yield "pairs a second."
+    yield ""
+    yield heading(record)
+    yield ""
+    yield "| | s a step | CPU-s a step | waiting for data |"
+    yield "|---|---|---|---|"
+    yield (
+        f"| {record['steps']} steps of the quickstart's training "
+        f"| {training['seconds_per_step']:.4f} | | **{100 * training['data_wait_share']:.2f} %** |"
+    )
+    for row in record["paced"]:
+        yield (
+            f"| paced, {row['backend']}, k = {row['pairs_per_image']} | {row['step_seconds']:.4f} "
+            f"| {row['cpu_seconds_per_step']:.4f} | **{100 * row['data_wait_share']:.2f} %** |"
+        )
+    yield ""
+
+
+def stream_memory(record: dict) -> Iterable[str]:
+    """The section of ``stream_memory.py``."""
+    yield "## Memory of a rank's data path at full size"
+    yield ""
+    yield f"Command: `uv run {record['command']}`. {record['images']:,} images of 36 x 2048"
+    yield f"features and {record['pairs']:,} pairs; the pretraining tasks' collation; the"
+    yield "published window of 8 shards a lane and global batch of 256. MiB of the whole process at"
+    yield "the end of each stage, of which *imported* is Python with torch; *files* are mapped, and"
+    yield "shared by the ranks of a node."
+    if record["linked"]:
+        yield "The feature objects are links to one."
+    yield ""
+    yield heading(record)
+    yield ""
+    yield "| | stage | resident | peak | private | files | pairs/s |"
+    yield "|---|---|---|---|---|---|---|"
+    for run in record["runs"]:
+        for line in run["lines"]:
+            sizes = " | ".join(f"{line[key]:,.0f}" for key in ("rss", "peak", "private", "files"))
+            speed = f"{line['pairs_per_second']:,.0f}" if line["pairs_per_second"] else ""
+            yield f"| {run['name']} | {line['stage']} | {sizes} | {speed} |"
     yield ""
 
 

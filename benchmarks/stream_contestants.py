@@ -28,8 +28,9 @@ def ours(directory: Path, settings: dict) -> Iterator[Batch]:
     batch, lanes = settings["batch"], settings["lanes"]
     plan = PlanSettings(lanes, settings["window_shards"], batch, settings.get("pairs_per_image", 1))
     reading = LoaderSettings(batch)
+    epochs = 1 if settings.get("check") else settings.get("epochs", 1)
     prepare = collation(settings.get("collation", "features"), store, split, index)
-    steps = TrainingSteps(split, index, plan, reading, prepare, SEED + settings["round"], epochs=1)
+    steps = TrainingSteps(split, index, plan, reading, prepare, SEED + settings["round"], epochs)
     with Loader(split, steps, reading) as loader:
         for step in loader:
             (micro,) = step.micro_batches

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lxmert_dist.store.catalogue import open_catalogue
 from record import new_record, render, write_record
 
 MIB = 1 << 20
@@ -30,7 +31,7 @@ def main() -> None:
     )
     parser.add_argument("--images", type=int, default=180_000)
     parser.add_argument("--scratch", type=Path, help="where the store is written")
-    parser.add_argument("--narrow", type=Path, help="such a store with one feature, made before")
+    parser.add_argument("--store", type=Path, help="such a store, made by launch/prepare.py")
     parser.add_argument("--epochs", type=int, default=2, help="of rank 0 of 8")
     parser.add_argument("--steps", type=int, default=1500, help="before and after an epoch's end")
     parser.add_argument("--run", metavar="SETTINGS", help=argparse.SUPPRESS)
@@ -39,14 +40,16 @@ def main() -> None:
         run(json.loads(arguments.run))
         return
     record = new_record("stream_memory")
-    record["command"] = f"benchmarks/stream_memory.py --epochs {arguments.epochs}"
+    record["command"] = "benchmarks/stream_memory.py"
     record["runs"] = []
     with tempfile.TemporaryDirectory(dir=arguments.scratch, prefix="bench_memory_") as scratch:
-        narrow = arguments.narrow or Path(scratch) / "narrow"
-        if not arguments.narrow:
-            make_narrow(narrow, arguments.images)
-        store = Path(scratch) / "store"
-        record["images"], record["pairs"] = widen(narrow, store)
+        store = arguments.store or Path(scratch) / "store"
+        if not arguments.store:
+            make_narrow(Path(scratch) / "narrow", arguments.images)
+            widen(Path(scratch) / "narrow", store)
+        entry = open_catalogue(str(store)).manifest.splits["train"]
+        record["images"], record["pairs"] = entry.num_images, entry.num_pairs
+        record["linked"] = not arguments.store
         shared = {"store": str(store), "steps": arguments.steps, "epochs": arguments.epochs}
         for setting in (
             {"name": "rank 0 of 8, 64 lanes, whole epochs", "lanes": 64, "world": 8, "whole": True},
@@ -74,8 +77,8 @@ def make_narrow(path: Path, images: int) -> None:
     prepare_synthetic(str(path), SyntheticImages(9595, feature_dim=1), num_images=images)
 
 
-def widen(narrow: Path, store: Path) -> tuple[int, int]:
-    """The same store with features of full size; returns images and pairs of split train."""
+def widen(narrow: Path, store: Path) -> None:
+    """The same store with features of full size."""
     from lxmert_dist.store import open_store
     from lxmert_dist.store.chunks import encode_chunk
     from lxmert_dist.store.layout import POINTER_KEY, SCHEMA_VERSION, manifest_key
@@ -103,7 +106,6 @@ def widen(narrow: Path, store: Path) -> tuple[int, int]:
     (store / manifest_key(digest)).write_bytes(written)
     pointer = {"schema_version": SCHEMA_VERSION, "digest": digest}
     (store / POINTER_KEY).write_bytes(canonical_json(pointer))
-    return splits["train"].num_images, splits["train"].num_pairs
 
 
 def run(settings: dict) -> None:
