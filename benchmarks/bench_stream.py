@@ -102,7 +102,9 @@ def keep(part: str, arguments: argparse.Namespace, found: dict) -> None:
     """One record a part, so that each can be repeated alone."""
     record = new_record(f"stream_{part}")
     record["versions"] = versions()
-    options = [option for option in sys.argv[1:] if option != str(arguments.scratch)]
+    options = [
+        option for option in sys.argv[1:] if option not in ("--scratch", str(arguments.scratch))
+    ]
     record["command"] = " ".join(["benchmarks/bench_stream.py", *options])
     record.update(found)
     write_record(record)

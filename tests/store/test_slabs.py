@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lxmert_dist.store.slabs import SlabPool
+from lxmert_dist.store.slabs import ArrayPool, SlabPool
 
 SIZE = 64
 
@@ -149,3 +149,21 @@ def test_many_threads_never_share_a_buffer():
         for future in [threads.submit(reader, number) for number in range(8)]:
             future.result(timeout=60)
     assert pool.made <= 3
+
+
+def test_an_array_is_made_anew_only_while_the_last_is_looked_at():
+    pool = ArrayPool()
+    first = pool.empty((3, 4), np.float32)
+    first[:] = 1
+    row = first[2, 1:]
+    place = first.ctypes.data
+    del first
+    other = pool.empty((3, 4), np.float32)
+    other[:] = 2
+    assert (row == 1).all()
+    del row
+    again = pool.empty((2, 4), np.float16)
+    assert (again.shape, again.dtype, again.ctypes.data) == ((2, 4), np.float16, place)
+    larger = pool.empty((6, 4), np.float32)
+    larger[:] = 3
+    assert (other == 2).all()
