@@ -184,6 +184,7 @@ def _prepare_lxmert(arguments: argparse.Namespace) -> None:
         AnswerTable,
         FeatureFormat,
         LxmertFiles,
+        LxmertJson,
         RowSizes,
         prepare_lxmert,
     )
@@ -193,7 +194,7 @@ def _prepare_lxmert(arguments: argparse.Namespace) -> None:
     published = FeatureFormat()
     report = prepare_lxmert(
         arguments.out,
-        LxmertFiles(arguments.tsv, arguments.json, arguments.valid),
+        LxmertFiles(arguments.tsv, [*map(LxmertJson, arguments.json)], arguments.valid),
         answers=AnswerTable(read_answers(arguments.answers), normalise_answer),
         tokenizer=arguments.tokenizer,
         seed=arguments.seed,

@@ -8,6 +8,7 @@ from lxmert_dist.ingest.lxmert import FeatureFormat, LxmertFiles, prepare_lxmert
 from lxmert_dist.ingest.lxmert_json import AnswerTable
 from lxmert_dist.ingest.matching import matching_ceiling
 from lxmert_dist.ingest.report import IngestReport
+from lxmert_dist.ingest.sentence_files import LxmertJson, SentenceFile
 from lxmert_dist.ingest.synthetic import SyntheticImages, prepare_synthetic
 from lxmert_dist.ingest.tokenizer import load_tokenizer, train_wordpiece
 
@@ -16,7 +17,9 @@ __all__ = [
     "FeatureFormat",
     "IngestReport",
     "LxmertFiles",
+    "LxmertJson",
     "RowSizes",
+    "SentenceFile",
     "SyntheticImages",
     "build_store",
     "load_tokenizer",

@@ -1,4 +1,4 @@
-"""LXMERT's published pretraining data: features in TSV, sentences in JSON -> one store.
+"""LXMERT's pretraining data: features in TSV, files of sentences -> one store.
 
 The features are read once, in the order of the store; the sentences twice, since only they tell
 which images are wanted. Memory holds an index of the images (about 0.3 KB each) and what the
@@ -20,8 +20,9 @@ from lxmert_dist import keyed
 from lxmert_dist.errors import DataError
 from lxmert_dist.ingest.build import tokenise
 from lxmert_dist.ingest.butd_tsv import FeatureFile, Row, RowSizes
-from lxmert_dist.ingest.lxmert_json import AnswerTable, Item, raw_sentences, read_items
+from lxmert_dist.ingest.lxmert_json import AnswerTable, Item, raw_sentences
 from lxmert_dist.ingest.report import FeatureMeter, IngestReport
+from lxmert_dist.ingest.sentence_files import SentenceFile
 from lxmert_dist.ingest.source import RawSentence
 from lxmert_dist.ingest.tokenizer import load_tokenizer
 from lxmert_dist.schema import Sentence
@@ -45,16 +46,21 @@ UNUSED = "images that no sentence is kept of"
 class LxmertFiles:
     """What to read.
 
-    ``valid``: the JSON files, by their names without suffix, that become split ``valid``.
+    ``valid``: the files of sentences, by their names, that become split ``valid``.
     """
 
     tsvs: Sequence[Path]
-    jsons: Sequence[Path]
+    sentences: Sequence[SentenceFile]
     valid: Sequence[str] = (MINIVAL,)
 
-    def of(self, split: str) -> list[Path]:
-        """The JSON files of a split."""
-        return [path for path in self.jsons if (path.stem in self.valid) == (split == VALID)]
+    def of(self, split: str) -> list[SentenceFile]:
+        """The files of sentences of a split."""
+        return [file for file in self.sentences if (file.name in self.valid) == (split == VALID)]
+
+    @property
+    def read_paths(self) -> list[Path]:
+        """Every file of sentences, as often as it is read."""
+        return [path for file in self.sentences for path in file.paths]
 
 
 @dataclass(frozen=True)
@@ -104,11 +110,11 @@ def prepare_lxmert(
     """
     began = time.monotonic()
     features = features or FeatureFormat()
-    for path, times in Counter([*files.tsvs, *files.jsons]).items():
+    for path, times in Counter([*files.tsvs, *files.read_paths]).items():
         if times > 1:
             raise DataError(f"{path} is given twice; name each file once")
-    for name in sorted({*files.valid} - {path.stem for path in files.jsons} - {MINIVAL}):
-        raise DataError(f"no JSON file is called {name}.json, which is to be split {VALID!r}")
+    for name in sorted({*files.valid} - {file.name for file in files.sentences} - {MINIVAL}):
+        raise DataError(f"no file of sentences is called {name}, which is to be split {VALID!r}")
     dropped: Counter[str] = Counter()
     meter = FeatureMeter(features.dtype)
     with ExitStack() as stack:
@@ -128,14 +134,14 @@ def prepare_lxmert(
             said = _sentences(files.of(split), split, selection, answers, dropped, progress)
             split_writer.close(_with_pieces(tokenise(said, scratch), dropped))
         digest = writer.finish()
-        json_bytes = sum(path.stat().st_size for path in files.jsons)
+        sentence_bytes = _num_bytes(files.sentences)
         return IngestReport(
             uri=uri,
             digest=digest,
             dropped={reason: n for reason, n in dropped.items() if n},
             answers=answers.tally,
             features=meter,
-            bytes_read=sum(file.num_bytes for file in opened) + json_bytes,
+            bytes_read=sum(file.num_bytes for file in opened) + sentence_bytes,
             seconds=time.monotonic() - began,
         )
 
@@ -165,7 +171,10 @@ def _open_writer(
             "dataset": "lxmert",
             "seed": seed,
             "tsv": [path.name for path in files.tsvs],
-            "json": {split: [path.name for path in files.of(split)] for split in (TRAIN, VALID)},
+            "json": {
+                split: [path.name for file in files.of(split) for path in file.paths]
+                for split in (TRAIN, VALID)
+            },
         },
         overwrite=overwrite,
     )
@@ -223,10 +232,10 @@ def _index(files: Sequence[FeatureFile], dropped: Counter[str], progress: bool) 
 def _select(files: LxmertFiles, rows: Mapping[str, _At], progress: bool) -> _Selection:
     named: dict[str, set[str]] = {TRAIN: set(), VALID: set()}
     kept: set[str] = set()  # of valid
-    for split, item, path in _all_items(files, progress):
+    for split, item, file in _all_items(files, progress):
         named[split].add(item.image_id)
         at = rows.get(item.image_id)
-        if split == VALID and at and (path.stem != MINIVAL or at.row.line <= MINIVAL_ROWS):
+        if split == VALID and at and (file.name != MINIVAL or at.row.line <= MINIVAL_ROWS):
             kept.add(item.image_id)
     chosen = {TRAIN: named[TRAIN] & rows.keys() - named[VALID], VALID: kept}
     wanted = [split for split in (TRAIN, VALID) if files.of(split)]
@@ -235,22 +244,21 @@ def _select(files: LxmertFiles, rows: Mapping[str, _At], progress: bool) -> _Sel
             raise DataError(
                 f"none of the {len(named[split])} images of split {split!r} has features that it "
                 f"may use; do {' '.join(str(path) for path in files.tsvs)} belong to "
-                f"{' '.join(str(path) for path in files.of(split))}?"
+                f"{' '.join(str(path) for file in files.of(split) for path in file.paths)}?"
             )
     return _Selection(rows, {split: frozenset(chosen[split]) for split in wanted})
 
 
-def _all_items(files: LxmertFiles, progress: bool) -> Iterator[tuple[str, Item, Path]]:
-    total = sum(path.stat().st_size for path in files.jsons if path.exists())
-    with _bar("checking sentences", total, progress) as bar:
+def _all_items(files: LxmertFiles, progress: bool) -> Iterator[tuple[str, Item, SentenceFile]]:
+    with _bar("checking sentences", _num_bytes(files.sentences), progress) as bar:
         for split in (TRAIN, VALID):
-            for path in files.of(split):
-                for item in read_items(path, bar.update):
-                    yield split, item, path
+            for file in files.of(split):
+                for item in file.items(bar.update):
+                    yield split, item, file
 
 
 def _sentences(
-    paths: Sequence[Path],
+    files: Sequence[SentenceFile],
     split: str,
     selection: _Selection,
     answers: AnswerTable,
@@ -259,15 +267,19 @@ def _sentences(
 ) -> Iterator[RawSentence]:
     """The sentences of a split whose images are in it; counts the others."""
     taken: Counter[str] = Counter()
-    total = sum(path.stat().st_size for path in paths)
-    with _bar(f"sentences of {split}", total, progress) as bar:
-        for path in paths:
-            for item in read_items(path, bar.update):
+    with _bar(f"sentences of {split}", _num_bytes(files), progress) as bar:
+        for file in files:
+            for item in file.items(bar.update):
                 objection = selection.objection(split, item.image_id)
                 if objection:
                     dropped[objection] += item.num_sentences
                 else:
                     yield from raw_sentences(item, answers, taken)
+
+
+def _num_bytes(files: Sequence[SentenceFile]) -> int:
+    paths = [path for file in files for path in file.paths]
+    return sum(path.stat().st_size for path in paths if path.exists())
 
 
 def _with_pieces(sentences: Iterable[Sentence], dropped: Counter[str]) -> Iterator[Sentence]:

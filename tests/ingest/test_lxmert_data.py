@@ -23,6 +23,7 @@ from lxmert_dist.ingest import (
     AnswerTable,
     FeatureFormat,
     LxmertFiles,
+    LxmertJson,
     load_tokenizer,
     lxmert,
     prepare_lxmert,
@@ -53,7 +54,7 @@ def files(tmp_path, monkeypatch):
             for name, ids in named.items()
         ],
         [
-            write_json(tmp_path / f"{name}.json", [make_item(i) for i in ids])
+            LxmertJson(write_json(tmp_path / f"{name}.json", [make_item(i) for i in ids]))
             for name, ids in said.items()
         ],
     )
@@ -85,7 +86,7 @@ def tsv(files, stem):
 
 def rewrite(files, stem, change):
     """Change the items of one JSON file."""
-    path = next(path for path in files.jsons if path.stem == stem)
+    path = next(file.path for file in files.sentences if file.name == stem)
     items = json.loads(path.read_text())
     write_json(path, change(items) or items)
     return path
@@ -246,7 +247,7 @@ def test_the_report_says_it_all(prepare, files):
     assert "30 of 45 are outside the table" in text  # of images that are kept
     assert "15 of 30 questions keep none" in text
     assert "float16, each moved by at most" in text
-    read = sum(path.stat().st_size for path in [*files.tsvs, *files.jsons])
+    read = sum(path.stat().st_size for path in [*files.tsvs, *files.read_paths])
     assert report.bytes_read == read
     assert "MB/s" in text
 
@@ -339,12 +340,12 @@ def test_a_file_given_twice_is_named(prepare, files):
 
 def test_a_name_that_no_file_has_is_refused(prepare, files):
     object.__setattr__(files, "valid", ("minivall",))
-    with pytest.raises(DataError, match=r"no JSON file is called minivall\.json"):
+    with pytest.raises(DataError, match=r"no file of sentences is called minivall"):
         prepare()
 
 
 def test_without_a_file_for_valid_there_is_only_train(prepare, files):
-    del files.jsons[-1]
+    del files.sentences[-1]
     store, _ = prepare()
     assert list(store.manifest.splits) == ["train"]
 
