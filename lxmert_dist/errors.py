@@ -38,3 +38,7 @@ class NonFiniteLossError(LxmertError):
 
 class ClusterError(LxmertError):
     """The cluster that was asked for is out of reach or lost a worker for good."""
+
+
+class WorkerError(LxmertError):
+    """A process that did a part of the work was killed."""

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int, Int64
+from jaxtyping import Bool, Float, Float32, Int, Int64, UInt16
 from torch import Tensor
 
 IGNORED = -1
@@ -62,7 +62,7 @@ class Sentence:
     image_id: str
     uid: str
     source: str
-    token_ids: Sequence[int]
+    token_ids: Sequence[int] | UInt16[np.ndarray, " W"]
     answers: Mapping[str, float] = field(default_factory=dict)
     """Answer string -> soft score in (0, 1]; empty where there is none."""
 

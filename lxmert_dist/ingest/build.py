@@ -1,15 +1,20 @@
 """Splits of raw images and sentences -> a store, by way of a detector and a tokenizer."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from functools import lru_cache
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import UInt16
 from tqdm import tqdm
 
 from lxmert_dist import keyed
 from lxmert_dist.errors import DataError
 from lxmert_dist.ingest.images import read_image
+from lxmert_dist.ingest.pool import Mapper
 from lxmert_dist.ingest.source import RawSentence, RawSplit
 from lxmert_dist.ingest.tokenizer import load_tokenizer
 from lxmert_dist.schema import Detector, Sentence
@@ -103,12 +108,44 @@ def _check_sentences(splits: Mapping[str, RawSplit], answers: frozenset[str]) ->
                 )
 
 
-def tokenise(sentences: Iterable[RawSentence], tokenizer_dir: Path) -> Iterator[Sentence]:
-    """Sentences as word pieces, in the order given, some thousands in memory at a time."""
-    tokenizer = load_tokenizer(str(tokenizer_dir))
+def tokenise(
+    sentences: Iterable[RawSentence], tokenizer_dir: Path, run: Mapper = map
+) -> Iterator[Sentence]:
+    """Sentences as word pieces, in the order given, some thousands in memory at a time.
+
+    Args:
+        sentences: as text.
+        tokenizer_dir: a saved tokenizer.
+        run: where they are tokenised.
+    """
     source = iter(sentences)
-    while batch := list(islice(source, _SENTENCE_BATCH)):
-        texts = [sentence.text for sentence in batch]
-        encoded = tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)
-        for raw, token_ids in zip(batch, encoded["input_ids"], strict=True):
-            yield Sentence(raw.image_id, raw.uid, raw.source, token_ids, raw.answers)
+    waiting: deque[list[RawSentence]] = deque()
+
+    def texts() -> Iterator[tuple[str, list[str]]]:
+        while batch := list(islice(source, _SENTENCE_BATCH)):
+            waiting.append(batch)
+            yield str(tokenizer_dir), [sentence.text for sentence in batch]
+
+    for token_ids, ends in run(_word_pieces, texts()):
+        starts = [0, *ends[:-1]]
+        for raw, start, end in zip(waiting.popleft(), starts, ends, strict=True):
+            yield Sentence(raw.image_id, raw.uid, raw.source, token_ids[start:end], raw.answers)
+
+
+def _word_pieces(work: tuple[str, list[str]]) -> tuple[UInt16[np.ndarray, " W"], list[int]]:
+    """The word pieces of all texts, one after the other, and where those of each text end."""
+    directory, texts = work
+    encoded = _tokenizer(directory).encode_batch_fast(texts, add_special_tokens=False)
+    pieces = [encoding.ids for encoding in encoded]
+    return np.array([*chain.from_iterable(pieces)], np.uint16), [*accumulate(map(len, pieces))]
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(directory: str) -> Any:
+    tokenizer: Any = load_tokenizer(directory)
+    if not tokenizer.is_fast:
+        raise DataError(f"the tokenizer {directory} has no tokenizer.json; use one that has")
+    fast = tokenizer.backend_tokenizer
+    fast.no_truncation()
+    fast.no_padding()
+    return fast

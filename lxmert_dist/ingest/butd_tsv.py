@@ -6,6 +6,7 @@ in any order.
 """
 
 import binascii
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pybase64
 from jaxtyping import Float32, Int64
 
 from lxmert_dist.errors import DataError
@@ -34,6 +36,8 @@ FIELDS = (
 )
 _HEAD_BYTES = 512
 """More than the first three fields ever take."""
+
+_PROBES, _PROBE_BYTES = 64, 1024
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,18 @@ class FeatureFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the file back."""
         os.close(self._descriptor)
+
+    def probe(self) -> str:
+        """SHA-256 of a kilobyte in each of 64 places: tells files of one size apart, cheaply."""
+        digest = hashlib.sha256()
+        for place in range(_PROBES):
+            digest.update(self._read(self.num_bytes * place // _PROBES, _PROBE_BYTES))
+        return digest.hexdigest()
 
     def index(self) -> Iterator[Row]:
         """Where the rows are, in order.
@@ -233,7 +248,7 @@ def _array(
     value: bytes, name: str, dtype: str, shape: tuple[int, ...], where: str
 ) -> npt.NDArray[Any]:
     try:
-        data = binascii.a2b_base64(value, strict_mode=True)
+        data = pybase64.b64decode(value, validate=True)
     except binascii.Error as error:
         raise DataError(f"{where}: {name} is not base64 ({error}); fetch the file again") from error
     expected = _num_bytes(dtype, shape)

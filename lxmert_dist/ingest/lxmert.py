@@ -5,12 +5,14 @@ which images are wanted. Memory holds an index of the images (about 0.3 KB each)
 store's writer gathers, never a file.
 """
 
+import hashlib
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,14 @@ from lxmert_dist.errors import DataError
 from lxmert_dist.ingest.build import tokenise
 from lxmert_dist.ingest.butd_tsv import FeatureFile, Row, RowSizes
 from lxmert_dist.ingest.lxmert_json import AnswerTable, Item, raw_sentences
-from lxmert_dist.ingest.report import FeatureMeter, IngestReport
+from lxmert_dist.ingest.pool import Mapper, Pool
+from lxmert_dist.ingest.report import IngestReport
 from lxmert_dist.ingest.sentence_files import SentenceFile
+from lxmert_dist.ingest.shard_tasks import TsvRows, announce, write_images
 from lxmert_dist.ingest.source import RawSentence
 from lxmert_dist.ingest.tokenizer import load_tokenizer
 from lxmert_dist.schema import Sentence
-from lxmert_dist.store import SplitWriter, StoreWriter
+from lxmert_dist.store import FeatureFigures, StoreWriter
 
 MINIVAL = "mscoco_minival"
 MINIVAL_ROWS = 5_000
@@ -86,13 +90,15 @@ def prepare_lxmert(
     seed: int,
     features: FeatureFormat | None = None,
     overwrite: bool = False,
+    processes: int = 1,
+    run_shards: Mapper | None = None,
     progress: bool = True,
 ) -> IngestReport:
     """Build the store: split ``train``, and ``valid`` where a file of it is given.
 
     An image is stored once, from the first row that has it, if a sentence is about it. An image
     that ``valid`` names is never trained on. What is left out is counted in the report. A build
-    that was interrupted starts anew.
+    that was interrupted goes on: finished shards are kept if they would be the same.
 
     Args:
         uri: where the store will be.
@@ -102,11 +108,15 @@ def prepare_lxmert(
         seed: of the order of images.
         features: their sizes, names and dtype; by default the published ones, in float16.
         overwrite: replace a finished store.
-        progress: show bars, in bytes.
+        processes: how many of this machine share the work.
+        run_shards: does the tasks of the images elsewhere, where the TSV files and the store must
+            be within reach by the same names.
+        progress: show bars.
 
     Raises:
         DataError: a file is missing, damaged or inconsistent; names it and the line.
         StoreError: the store exists, or cannot be written.
+        WorkerError: a process was killed.
     """
     began = time.monotonic()
     features = features or FeatureFormat()
@@ -116,7 +126,6 @@ def prepare_lxmert(
     for name in sorted({*files.valid} - {file.name for file in files.sentences} - {MINIVAL}):
         raise DataError(f"no file of sentences is called {name}, which is to be split {VALID!r}")
     dropped: Counter[str] = Counter()
-    meter = FeatureMeter(features.dtype)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         load_tokenizer(tokenizer).save_pretrained(str(scratch))
@@ -124,24 +133,35 @@ def prepare_lxmert(
         rows = _index(opened, dropped, progress)
         selection = _select(files, rows, progress)
         dropped[UNUSED] = len(rows) - sum(map(len, selection.images.values()))
-        writer = _open_writer(uri, files, features, answers.answers, scratch, seed, overwrite)
-        for split, images in selection.images.items():
+        orders = {split: _ordered(rows, ids, seed) for split, ids in selection.images.items()}
+        inputs = _inputs(opened, orders, seed)
+        writer = _open_writer(uri, files, features, answers.answers, scratch, inputs, overwrite)
+        announce(writer.notice, progress)
+        pool = stack.enter_context(Pool(processes))
+        written, figures = 0, FeatureFigures()
+        for split, images in orders.items():
             split_writer = writer.split(split)
-            order = keyed.permutation(len(images), seed, 0, keyed.Purpose.STORE_ORDER)
-            ids = sorted(images)
-            wanted = [rows[ids[place]] for place in order]
-            _write_images(split_writer, wanted, meter, f"features of {split}", progress)
+            written += write_images(
+                split_writer,
+                len(images),
+                partial(_rows_of, images, features.sizes),
+                run_shards or pool.map,
+                f"features of {split}",
+                progress,
+            )
             said = _sentences(files.of(split), split, selection, answers, dropped, progress)
-            split_writer.close(_with_pieces(tokenise(said, scratch), dropped))
+            split_writer.close(_with_pieces(tokenise(said, scratch, pool.map), dropped))
+            figures += split_writer.figures
         digest = writer.finish()
-        sentence_bytes = _num_bytes(files.sentences)
         return IngestReport(
             uri=uri,
             digest=digest,
             dropped={reason: n for reason, n in dropped.items() if n},
             answers=answers.tally,
-            features=meter,
-            bytes_read=sum(file.num_bytes for file in opened) + sentence_bytes,
+            features=figures,
+            bytes_read=sum(file.num_bytes for file in opened) + _num_bytes(files.sentences),
+            num_shards=written + len(writer.kept),
+            kept_shards=len(writer.kept),
             seconds=time.monotonic() - began,
         )
 
@@ -152,7 +172,7 @@ def _open_writer(
     features: FeatureFormat,
     answers: Sequence[str],
     tokenizer_dir: Path,
-    seed: int,
+    inputs: Mapping[str, Any],
     overwrite: bool,
 ) -> StoreWriter:
     objects = features.sizes.num_objects
@@ -169,28 +189,41 @@ def _open_writer(
         feature_dtype=features.dtype,
         info={
             "dataset": "lxmert",
-            "seed": seed,
+            "seed": inputs["seed"],
             "tsv": [path.name for path in files.tsvs],
             "json": {
                 split: [path.name for file in files.of(split) for path in file.paths]
                 for split in (TRAIN, VALID)
             },
         },
+        inputs=inputs,
         overwrite=overwrite,
     )
 
 
-def _write_images(
-    writer: SplitWriter, images: Sequence["_At"], meter: FeatureMeter, what: str, progress: bool
-) -> None:
-    """Read the rows in the order of the store, and write them."""
-    with _bar(what, sum(at.row.length for at in images), progress) as bar:
-        for at in images:
-            record = at.file.read(at.row)
-            with _located(at.file.where(at.row.line)):
-                writer.append(record)
-            meter.see(record.roi_features)
-            bar.update(at.row.length)
+def _ordered(rows: Mapping[str, "_At"], ids: Iterable[str], seed: int) -> list["_At"]:
+    """The images of a split in the order of the store."""
+    names = sorted(ids)
+    order = keyed.permutation(len(names), seed, 0, keyed.Purpose.STORE_ORDER)
+    return [rows[names[place]] for place in order]
+
+
+def _rows_of(images: Sequence["_At"], sizes: RowSizes, places: slice) -> TsvRows:
+    return TsvRows(tuple((at.file.path, at.row) for at in images[places]), sizes)
+
+
+def _inputs(
+    files: Sequence[FeatureFile], orders: Mapping[str, Sequence["_At"]], seed: int
+) -> dict[str, Any]:
+    """What decides what every shard holds."""
+    number = {file.path: index for index, file in enumerate(files)}
+    inputs: dict[str, Any] = {"seed": seed}
+    for file in files:
+        inputs[f"--tsv {file.path.name}"] = [number[file.path], file.num_bytes, file.probe()]
+    for split, images in orders.items():
+        lines = (f"{number[at.file.path]} {at.row.start} {at.row.image_id}\n" for at in images)
+        inputs[f"images of {split}"] = hashlib.sha256("".join(lines).encode()).hexdigest()
+    return inputs
 
 
 @dataclass(frozen=True)
@@ -284,19 +317,10 @@ def _num_bytes(files: Sequence[SentenceFile]) -> int:
 
 def _with_pieces(sentences: Iterable[Sentence], dropped: Counter[str]) -> Iterator[Sentence]:
     for sentence in sentences:
-        if sentence.token_ids:
+        if len(sentence.token_ids):
             yield sentence
         else:
             dropped[NO_PIECES] += 1
-
-
-@contextmanager
-def _located(where: str) -> Iterator[None]:
-    """Say which line was refused."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from error
 
 
 def _bar(what: str, total: int, progress: bool) -> Any:

@@ -4,58 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from jaxtyping import Float32
-
 from lxmert_dist.ingest.amounts import show_amounts
 from lxmert_dist.ingest.lxmert_json import AnswerTally
-from lxmert_dist.store import open_store
-
-SAMPLE = 64
-"""One image of so many is compressed, to see what that would bring."""
-
-
-class FeatureMeter:
-    """What storing does to features, and what compressing them would.
-
-    Attributes:
-        images: how many were seen.
-        largest: absolute value of a feature.
-        round_off: the most that a feature moved when it was stored.
-        compression: bytes stored over bytes by zstd, of one image in :data:`SAMPLE`.
-    """
-
-    def __init__(self, dtype: str) -> None:
-        """Measure for features that are stored as ``dtype``."""
-        self.images = 0
-        self.largest = 0.0
-        self.round_off = 0.0
-        self._dtype = np.dtype(dtype).newbyteorder("<")
-        self._raw = self._compressed = 0
-
-    def see(self, features: Float32[np.ndarray, "O F"]) -> None:
-        """Take one more image; its features fit the dtype."""
-        stored = features.astype(self._dtype)
-        if self.images % SAMPLE == 0:
-            data = stored.tobytes()
-            self._raw += len(data)
-            self._compressed += len(pa.compress(data, codec="zstd", asbytes=True))
-        self.images += 1
-        self.largest = max(self.largest, float(np.abs(features).max()))
-        self.round_off = max(self.round_off, float(np.abs(features - stored).max()))
-
-    @property
-    def compression(self) -> float:
-        """See the class."""
-        return self._raw / max(self._compressed, 1)
-
-    def __str__(self) -> str:
-        rounded = f"each moved by at most {self.round_off:.3g}" if self.round_off else "all exact"
-        return (
-            f"{self._dtype.name}, {rounded}, of values up to {self.largest:.4g}; stored as they "
-            f"are, zstd would make them {self.compression:.2f} times smaller (1 in {SAMPLE} tried)"
-        )
+from lxmert_dist.store import FeatureFigures, open_store
 
 
 @dataclass(frozen=True)
@@ -63,15 +14,17 @@ class IngestReport:
     """What was built, what was left out, and at which cost.
 
     ``dropped``: how many of what, by its description; nothing else was left out.
-    ``bytes_read``: of all files given.
+    ``bytes_read``: of all files given. ``kept_shards`` of ``num_shards`` were there from before.
     """
 
     uri: str
     digest: str
     dropped: Mapping[str, int]
     answers: AnswerTally
-    features: FeatureMeter
+    features: FeatureFigures
     bytes_read: int
+    num_shards: int
+    kept_shards: int
     seconds: float
 
     def lines(self) -> Iterator[str]:
@@ -92,12 +45,25 @@ class IngestReport:
             "keep none, and are trained on as sentences"
         )
         stored = sum(entry.num_bytes for entry in store.manifest.all_objects())
-        yield f"features: {self.features}"
+        yield f"features: {_show(self.features, store.manifest.feature_dtype)}"
+        if self.kept_shards:
+            yield (
+                f"{self.kept_shards:,} of {self.num_shards:,} shards were kept from an earlier "
+                "start; the time is that of the last alone"
+            )
         yield (
             f"{_bytes(self.bytes_read)} read, {_bytes(stored)} stored, "
             f"{self.bytes_read / stored:.2f} times smaller, in {self.seconds:,.0f} s "
             f"({self.bytes_read / max(self.seconds, 1e-9) / 1e6:.0f} MB/s)"
         )
+
+
+def _show(figures: FeatureFigures, dtype: str) -> str:
+    moved = f"each moved by at most {figures.round_off:.3g}" if figures.round_off else "all exact"
+    return (
+        f"{dtype}, {moved}, of values up to {figures.largest:.4g}; stored as they are, zstd would "
+        f"make them {figures.compression:.2f} times smaller (one image of every shard tried)"
+    )
 
 
 def _bytes(count: int) -> str:

@@ -12,8 +12,11 @@ sentence: COCO captions 10.5 words (Chen et al. 2015), VG region descriptions 5 
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +26,8 @@ from tqdm import tqdm
 from lxmert_dist import keyed
 from lxmert_dist.errors import DataError
 from lxmert_dist.ingest.amounts import SOURCES
+from lxmert_dist.ingest.pool import Mapper, Pool
+from lxmert_dist.ingest.shard_tasks import announce, write_images
 from lxmert_dist.ingest.tokenizer import load_tokenizer
 from lxmert_dist.schema import RoiRecord, Sentence
 from lxmert_dist.store import StoreWriter
@@ -102,6 +107,7 @@ class SyntheticImages:
                 "a synthetic store needs at least 1 object, feature and class, 3 answers, and "
                 f"{len(_SPECIAL) + 1} word pieces"
             )
+        self._arguments = (seed, *sizes, num_answers, vocab_size)
         self.seed = seed
         self.num_objects = num_objects
         self.feature_dim = feature_dim
@@ -117,6 +123,15 @@ class SyntheticImages:
         cells = np.arange(num_object_classes * feature_dim)
         prototypes = 1.5 * self._draw(cells, _Field.PROTOTYPE) ** 2
         self._prototypes = prototypes.astype(np.float32).reshape(-1, feature_dim)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Other processes are sent the sizes, and make it once."""
+        return _made_here, self._arguments
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """All that images hang on, as JSON values."""
+        return {"synthetic seed and sizes": list(self._arguments)}
 
     def groups(self, images: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """0 COCO alone, 1 COCO and VG, 2 VG alone."""
@@ -218,6 +233,37 @@ class SyntheticImages:
         return keyed.uniform(self.seed, 0, ids, keyed.Purpose.SYNTHETIC, int(field))
 
 
+@lru_cache(maxsize=1)
+def _made_here(
+    seed: int, objects: int, features: int, classes: int, attributes: int, answers: int, pieces: int
+) -> SyntheticImages:
+    return SyntheticImages(
+        seed,
+        num_objects=objects,
+        feature_dim=features,
+        num_object_classes=classes,
+        num_attribute_classes=attributes,
+        num_answers=answers,
+        vocab_size=pieces,
+    )
+
+
+@dataclass(frozen=True)
+class SyntheticShard:
+    """Images by their numbers."""
+
+    made: SyntheticImages
+    numbers: Int64[np.ndarray, " n"]
+
+    def records(self) -> Iterator[RoiRecord]:
+        """Made up one block at a time."""
+        yield from self.made.records(self.numbers)
+
+    def where(self, index: int) -> str:
+        """Nowhere."""
+        return ""
+
+
 def prepare_synthetic(
     uri: str,
     made: SyntheticImages,
@@ -225,9 +271,14 @@ def prepare_synthetic(
     num_images: int,
     feature_dtype: str = "float16",
     overwrite: bool = False,
+    processes: int = 1,
+    run_shards: Mapper | None = None,
     progress: bool = True,
 ) -> str:
     """Write images 0 to ``num_images`` - 1 as splits ``train`` and ``valid``.
+
+    A build that was interrupted goes on. ``processes`` and ``run_shards`` are those of
+    ``lxmert.prepare_lxmert``.
 
     Returns:
         The digest of the store's manifest.
@@ -256,17 +307,43 @@ def prepare_synthetic(
             extractor="synthetic",
             feature_dtype=feature_dtype,
             info={"dataset": "synthetic", "seed": made.seed},
+            inputs={"images": num_images, **made.inputs},
             overwrite=overwrite,
         )
-        for name, numbers in splits.items():
-            split = writer.split(name)
-            with tqdm(total=len(numbers), desc=name, unit="img", disable=not progress) as bar:
-                for block in _blocks(numbers):
-                    for record in made.records(block):
-                        split.append(record)
-                        bar.update()
-            split.close(s for block in _blocks(numbers) for s in made.sentences(block))
+        announce(writer.notice, progress)
+        with Pool(processes) as pool:
+            for name, numbers in splits.items():
+                split = writer.split(name)
+                write_images(
+                    split,
+                    len(numbers),
+                    partial(_shard_of, made, numbers),
+                    run_shards or pool.map,
+                    f"features of {name}",
+                    progress,
+                )
+                with tqdm(
+                    total=len(numbers),
+                    desc=f"sentences of {name}",
+                    unit="img",
+                    disable=not progress,
+                ) as bar:
+                    split.close(_sentences(made, numbers, bar))
         return writer.finish()
+
+
+def _shard_of(
+    made: SyntheticImages, numbers: Int64[np.ndarray, " n"], places: slice
+) -> SyntheticShard:
+    return SyntheticShard(made, numbers[places])
+
+
+def _sentences(
+    made: SyntheticImages, numbers: Int64[np.ndarray, " n"], bar: Any
+) -> Iterator[Sentence]:
+    for block in _blocks(numbers):
+        yield from made.sentences(block)
+        bar.update(len(block))
 
 
 def _blocks(numbers: Int64[np.ndarray, " n"]) -> Iterator[Int64[np.ndarray, " m"]]:

@@ -21,12 +21,26 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Buffer = bytes | memoryview
 
 
+def empty_chunk(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[bytearray, Array]:
+    """An unsealed chunk of zeros, and a view of its values to be filled in, little-endian."""
+    count = int(np.prod(shape))
+    data = bytearray(count * dtype.itemsize + CHECKSUM_BYTES)
+    return data, np.frombuffer(data, dtype.newbyteorder("<"), count).reshape(shape)
+
+
+def seal_chunk(data: bytearray) -> None:
+    """End a chunk with the CRC-32C of what stands before."""
+    body = np.frombuffer(data, np.uint8, len(data) - CHECKSUM_BYTES)  # takes no bytearray
+    checksum = int(google_crc32c.value(body))
+    data[-CHECKSUM_BYTES:] = checksum.to_bytes(CHECKSUM_BYTES, "little")
+
+
 def encode_chunk(values: Array, length: int | None = None) -> bytes:
     """Little-endian bytes of ``values``, padded with zeros to ``length`` rows, and a CRC-32C."""
-    data = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
-    if length is not None and length > len(values):
-        data += bytes(len(data) // len(values) * (length - len(values)))
-    return data + int(google_crc32c.value(data)).to_bytes(CHECKSUM_BYTES, "little")
+    data, view = empty_chunk((length or len(values), *values.shape[1:]), values.dtype)
+    view[: len(values)] = values
+    seal_chunk(data)
+    return bytes(data)
 
 
 def check_chunk(data: Buffer, entry: ChunkEntry) -> None:

@@ -19,6 +19,11 @@ IMAGE_IDS = "image_ids.arrow"
 TOKENIZER = "tokenizer"
 VOCABULARIES = "vocabularies"
 MANIFESTS = "manifests"
+PARTS = "parts"
+"""What a half-written store remembers of its finished shards; gone when it is finished."""
+
+JOB_KEY = f"{PARTS}/job.json"
+"""What a half-written store is made of."""
 
 SMALL_ARRAYS: Mapping[str, tuple[np.dtype[Any], tuple[str, ...]]] = {
     "boxes": (np.dtype("<f4"), ("image", "object", "x1_y1_x2_y2")),

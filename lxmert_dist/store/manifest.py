@@ -67,7 +67,7 @@ class ChunkEntry(ObjectEntry):
     """
 
     @classmethod
-    def of(cls, key: str, data: bytes) -> "ChunkEntry":
+    def of(cls, key: str, data: bytes | bytearray) -> "ChunkEntry":
         """Describe an encoded chunk that is about to be written."""
         return cls(
             key=key,

@@ -1,13 +1,12 @@
 """One split of a store: images in row order, then its sentences."""
 
 import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from lxmert_dist.errors import DataError
@@ -17,47 +16,61 @@ from lxmert_dist.store import uri as uris
 from lxmert_dist.store.layout import FEATURES, IMAGE_IDS, SENTENCES, SMALL_ARRAYS
 from lxmert_dist.store.manifest import ChunkEntry, ObjectEntry, ShardEntry, SplitEntry
 from lxmert_dist.store.sentence_builder import SentenceBuilder
+from lxmert_dist.store.shard import (
+    FeatureFigures,
+    ImageSizes,
+    Part,
+    ShardPlace,
+    check_record,
+    read_part,
+    write_shard,
+)
 
-SLACK = 1e-5
-"""How far a box or a score may stand out of [0, 1]: rounding in a detector."""
-
-_KINDS = {"f": "floating point", "i": "signed integers"}
-
-
-@dataclass(frozen=True)
-class StoreSizes:
-    """What every split of a store shares."""
-
-    num_objects: int
-    feature_dim: int
-    feature_dtype: np.dtype[Any]
-    images_per_shard: int
-    num_object_classes: int
-    num_attribute_classes: int
-    vocab_size: int
-    answer_ids: Mapping[str, int]
+_READERS = 8
+"""Parts that are read at once."""
 
 
 class SplitWriter:
-    """Takes the images of one split in their final order; a shard is written when it is full.
+    """Takes the images of one split in their final order, one after the other or in shards.
 
     Attributes:
         entry: the split's part of the manifest, once it is closed.
+        figures: what storing did to its features, once it is closed.
     """
 
-    def __init__(self, uri: str, name: str, sizes: StoreSizes) -> None:
-        """Begin split ``name`` of the store at ``uri``."""
+    def __init__(
+        self,
+        uri: str,
+        name: str,
+        sizes: ImageSizes,
+        answer_ids: Mapping[str, int],
+        vocab_size: int,
+        finished: Collection[str] = (),
+    ) -> None:
+        """Begin split ``name`` of the store at ``uri``.
+
+        Args:
+            uri: of the store.
+            name: of the split.
+            sizes: what all images share.
+            answer_ids: the answer table.
+            vocab_size: of the tokenizer.
+            finished: keys of the parts that an earlier process left.
+        """
         self.entry: SplitEntry | None = None
+        self.figures = FeatureFigures()
         self._uri = uri
         self._name = name
         self._sizes = sizes
-        self._rows: dict[str, int] = {}
-        self._features: list[npt.NDArray[Any]] = []
-        self._small: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in SMALL_ARRAYS}
-        self._chunks: list[tuple[ChunkEntry, int]] = []
+        self._answer_ids = answer_ids
+        self._vocab_size = vocab_size
+        self._finished = finished
+        self._num_images = 0
+        self._seen: set[str] = set()
+        self._pending: list[RoiRecord] = []
 
     def append(self, record: RoiRecord) -> None:
-        """Add the next row.
+        """Add the next row; a shard is written when it is full.
 
         Raises:
             DataError: the split is closed, the image came before, or a field has another shape
@@ -65,16 +78,29 @@ class SplitWriter:
             StoreError: the place cannot be written.
         """
         self._require_open()
-        if record.image_id in self._rows:
+        if record.image_id in self._seen:
             raise DataError(f"image {record.image_id!r} is twice in split {self._name!r}")
-        features = _checked(record, self._sizes)
-        self._rows[record.image_id] = len(self._rows)
-        self._features.append(features)
-        for name, (dtype, _) in SMALL_ARRAYS.items():
-            value = (record.height, record.width) if name == "sizes" else getattr(record, name)
-            self._small[name].append(np.asarray(value).astype(dtype))
-        if len(self._features) == self._sizes.images_per_shard:
-            self._write_shard()
+        check_record(record, self._sizes)
+        self._seen.add(record.image_id)
+        self._pending.append(record)
+        self._num_images += 1
+        if len(self._pending) == self._sizes.images_per_shard:
+            self._write_pending()
+
+    def shards(self, num_images: int) -> list[tuple[ShardPlace, slice]]:
+        """Announce all images at once, instead of appending them.
+
+        Returns:
+            The shards that are not there yet, and which images each takes: hand them to
+            ``write_shard``, in any order and process, before the split is closed.
+        """
+        self._num_images = num_images
+        size = self._sizes.images_per_shard
+        return [
+            (place, slice(place.number * size, min((place.number + 1) * size, num_images)))
+            for place in self._places()
+            if place.part_key not in self._finished
+        ]
 
     def close(self, sentences: Iterable[Sentence]) -> SplitEntry:
         """Write the last shard, the small arrays and the sentences.
@@ -86,42 +112,50 @@ class SplitWriter:
             The split's part of the manifest.
 
         Raises:
-            DataError: the split is closed, there are no images or no sentences, or a sentence does
-                not fit the split, the vocabulary or the answer table; names its uid.
-            StoreError: the place cannot be written.
+            DataError: the split is closed, there are no images or no sentences, an image is twice
+                in it, or a sentence does not fit the split, the vocabulary or the answer table;
+                names its uid.
+            StoreError: the place cannot be written, or a shard is missing.
         """
         self._require_open()
-        if not self._rows:
+        if not self._num_images:
             raise DataError(f"split {self._name!r} has no images")
-        if self._features:
-            self._write_shard()
-        builder = SentenceBuilder(self._rows, self._sizes.answer_ids, self._sizes.vocab_size)
-        for sentence in sentences:
-            builder.add(sentence)
+        if self._pending:
+            self._write_pending()
+        with ThreadPoolExecutor(_READERS) as pool:
+            parts = list(pool.map(read_part, self._places()))
+        self.figures = sum((part.figures for part in parts), FeatureFigures())
+        ids = [image_id for part in parts for image_id in part.image_ids]
+        rows = {image_id: row for row, image_id in enumerate(ids)}
+        if len(rows) < len(ids):
+            twice = next(image_id for row, image_id in enumerate(ids) if rows[image_id] != row)
+            raise DataError(f"image {twice!r} is twice in split {self._name!r}")
         with tempfile.TemporaryDirectory(prefix="lxmert_dist_") as directory:
             table = Path(directory) / SENTENCES
-            pairs, sources = builder.write(table, len(self._rows))
+            with SentenceBuilder(rows, self._answer_ids, self._vocab_size) as builder:
+                for sentence in sentences:
+                    builder.add(sentence)
+                pairs, sources = builder.write(table, len(rows))
             sentence_entry = self._put_file(SENTENCES, table)
-            ids = Path(directory) / IMAGE_IDS
-            _write_image_ids(list(self._rows), ids)
-            id_entry = self._put_file(IMAGE_IDS, ids)
-        starts = np.cumsum([0, *(images for _, images in self._chunks)])
+            _write_image_ids(ids, Path(directory) / IMAGE_IDS)
+            id_entry = self._put_file(IMAGE_IDS, Path(directory) / IMAGE_IDS)
         pairs_before = np.concatenate([[0], np.cumsum(pairs)])
+        starts = np.cumsum([0, *(len(part.image_ids) for part in parts)]).tolist()
         self.entry = SplitEntry(
-            num_images=len(self._rows),
+            num_images=len(rows),
             num_pairs=int(pairs_before[-1]),
             sources=sources,
             shards=tuple(
                 ShardEntry(
-                    chunk=chunk,
-                    first_image=int(start),
-                    num_images=images,
-                    num_pairs=int(pairs_before[start + images] - pairs_before[start]),
+                    chunk=part.chunk,
+                    first_image=start,
+                    num_images=end - start,
+                    num_pairs=int(pairs_before[end] - pairs_before[start]),
                 )
-                for (chunk, images), start in zip(self._chunks, starts[:-1], strict=True)
+                for part, (start, end) in zip(parts, pairwise(starts), strict=True)
             ),
-            arrays=self._write_small(),
-            metadata=self._write_metadata(),
+            arrays=self._write_small(parts),
+            metadata=self._write_metadata(len(rows)),
             sentences=sentence_entry,
             image_ids=id_entry,
         )
@@ -131,32 +165,34 @@ class SplitWriter:
         if self.entry is not None:
             raise DataError(f"split {self._name!r} is closed: what comes now would be lost")
 
-    def _write_shard(self) -> None:
-        data = chunks.encode_chunk(np.stack(self._features), self._sizes.images_per_shard)
-        entry = self._put_chunk(f"{FEATURES}/c/{len(self._chunks)}/0/0", data)
-        self._chunks.append((entry, len(self._features)))
-        self._features.clear()
+    def _places(self) -> list[ShardPlace]:
+        shards = -(-self._num_images // self._sizes.images_per_shard)
+        return [ShardPlace(self._uri, self._name, number, self._sizes) for number in range(shards)]
 
-    def _write_small(self) -> dict[str, ChunkEntry]:
+    def _write_pending(self) -> None:
+        write_shard(self._places()[-1], self._pending)
+        self._pending.clear()
+
+    def _write_small(self, parts: Sequence[Part]) -> dict[str, ChunkEntry]:
         entries = {}
-        for name, rows in self._small.items():
-            values = np.stack(rows)
+        for name in SMALL_ARRAYS:
+            values = np.concatenate([part.small[name] for part in parts])
             key = f"{name}/c/{'/'.join('0' * values.ndim)}"
             entries[name] = self._put_chunk(key, chunks.encode_chunk(values))
         return entries
 
-    def _write_metadata(self) -> tuple[ObjectEntry, ...]:
-        sizes, images = self._sizes, len(self._rows)
+    def _write_metadata(self, images: int) -> tuple[ObjectEntry, ...]:
+        sizes = self._sizes
         documents = {"zarr.json": chunks.group_metadata({})}
         inner = (sizes.num_objects, sizes.feature_dim)
         documents[f"{FEATURES}/zarr.json"] = chunks.array_metadata(
             (images, *inner),
             (sizes.images_per_shard, *inner),
-            sizes.feature_dtype,
+            sizes.dtype,
             ("image", "object", "feature"),
         )
         for name, (dtype, dimensions) in SMALL_ARRAYS.items():
-            shape = (images, *self._small[name][0].shape)
+            shape = (images, *sizes.small_shapes[name])
             documents[f"{name}/zarr.json"] = chunks.array_metadata(shape, shape, dtype, dimensions)
         entries = []
         for key, document in documents.items():
@@ -177,39 +213,3 @@ def _write_image_ids(image_ids: list[str], path: Path) -> None:
     table = pa.table({"image_id": pa.array(image_ids, pa.string())})
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-
-
-def _checked(record: RoiRecord, sizes: StoreSizes) -> npt.NDArray[Any]:
-    """The features as they are stored (O, F), after every field was checked."""
-    objects = sizes.num_objects
-    ranges: dict[str, tuple[tuple[int, ...], str, float, float]] = {
-        "boxes": ((objects, 4), "f", -SLACK, 1 + SLACK),
-        "roi_features": ((objects, sizes.feature_dim), "f", -np.inf, np.inf),
-        "object_ids": ((objects,), "i", 0, sizes.num_object_classes - 1),
-        "object_scores": ((objects,), "f", -SLACK, 1 + SLACK),
-        "attribute_ids": ((objects,), "i", 0, sizes.num_attribute_classes - 1),
-        "attribute_scores": ((objects,), "f", -SLACK, 1 + SLACK),
-    }
-    where = f"image {record.image_id!r}"
-    for name, (shape, kind, low, high) in ranges.items():
-        value = getattr(record, name)
-        if value.shape != shape:
-            raise DataError(f"{where}: {name} has shape {value.shape}, the store has {shape}")
-        if value.dtype.kind != kind:
-            raise DataError(f"{where}: {name} is {value.dtype}; expected {_KINDS[kind]}")
-        if kind == "f" and not np.isfinite(value).all():
-            raise DataError(f"{where}: {name} holds NaN or infinity")
-        if value.min() < low or value.max() > high:
-            raise DataError(
-                f"{where}: {name} in [{value.min():g}, {value.max():g}] leaves [{low:g}, {high:g}]"
-            )
-    if min(record.height, record.width) < 1:
-        raise DataError(f"{where}: a size of {record.height} x {record.width} pixels")
-    with np.errstate(over="ignore"):
-        features = record.roi_features.astype(sizes.feature_dtype)
-    if not np.isfinite(features).all():
-        raise DataError(
-            f"{where}: roi_features up to {np.abs(record.roi_features).max():g} do not fit "
-            f"{sizes.feature_dtype.name}; scale them or store float32"
-        )
-    return features

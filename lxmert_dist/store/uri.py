@@ -103,7 +103,7 @@ def read_once(uri: str) -> bytes:
         return bytes(filesystem.cat_file(key))
 
 
-def write_bytes(uri: str, data: bytes) -> None:
+def write_bytes(uri: str, data: bytes | bytearray) -> None:
     """Put an object, all or nothing: a reader sees the old object or the new one.
 
     Raises:

@@ -3,17 +3,18 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lxmert_dist.errors import DataError, StoreError
+from lxmert_dist.errors import DataError
 from lxmert_dist.store import chunks
 from lxmert_dist.store import uri as uris
+from lxmert_dist.store.claim import claim, finished_parts, remember
 from lxmert_dist.store.layout import (
     FORMAT,
     MANIFESTS,
+    PARTS,
     POINTER_KEY,
     ROOT_KEY,
     SCHEMA_VERSION,
@@ -29,21 +30,30 @@ from lxmert_dist.store.manifest import (
     VocabularyEntry,
     canonical_json,
     encode,
-    is_store_root,
 )
-from lxmert_dist.store.split_writer import SplitWriter, StoreSizes
+from lxmert_dist.store.shard import ImageSizes
+from lxmert_dist.store.split_writer import SplitWriter
 from lxmert_dist.store.tokenizer import describe_tokenizer, tokenizer_files
 
 MAX_IDS = 1 << 15
 """Class and answer ids are stored as int16."""
 
+JOB_VERSION = 1
+"""Of the parts and of what is written into a shard; a half-written store of another starts anew."""
+
 FEATURE_DTYPES = ("float16", "float32")
 _SPLIT_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_RESERVED = (MANIFESTS, TOKENIZER, VOCABULARIES)
+_RESERVED = (MANIFESTS, PARTS, TOKENIZER, VOCABULARIES)
 
 
 class StoreWriter:
-    """Writes one store. What it wrote before :meth:`finish` is a half-written store."""
+    """Writes one store. What it wrote before :meth:`finish` is a half-written store.
+
+    Attributes:
+        uri: where it will be.
+        kept: keys of the parts of shards that an earlier process finished.
+        notice: a line for the user if a half-written store was there, else empty.
+    """
 
     def __init__(
         self,
@@ -59,12 +69,14 @@ class StoreWriter:
         images_per_shard: int = 64,
         feature_dtype: str = "float16",
         info: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, Any] | None = None,
         overwrite: bool = False,
     ) -> None:
         """Claim ``uri``, and write what does not depend on the images.
 
         Args:
-            uri: where the store will be; a half-written store there is replaced.
+            uri: where the store will be; a half-written store there is replaced, or continued if
+                it is of the same inputs and sizes.
             num_objects: O, boxes of every image.
             feature_dim: F, width of a feature.
             object_classes: names of the detector's object classes, at most 32,768.
@@ -75,6 +87,8 @@ class StoreWriter:
             images_per_shard: images in one object of features.
             feature_dtype: ``float16`` or ``float32``.
             info: whatever the ingest wants to be remembered; JSON values.
+            inputs: what decides which image is where and what is in it, as JSON values; None if
+                nobody can tell, and a half-written store is to be replaced.
             overwrite: replace a finished store.
 
         Raises:
@@ -94,23 +108,27 @@ class StoreWriter:
         _check_vocabularies(vocabularies)
         self.uri = uri
         self._tokenizer = describe_tokenizer(tokenizer_dir)
-        self._sizes = StoreSizes(
+        self._sizes = ImageSizes(
             num_objects=num_objects,
             feature_dim=feature_dim,
-            feature_dtype=np.dtype(feature_dtype).newbyteorder("<"),
+            feature_dtype=feature_dtype,
             images_per_shard=images_per_shard,
             num_object_classes=len(object_classes),
             num_attribute_classes=len(attribute_classes),
-            vocab_size=self._tokenizer["vocab_size"],
-            answer_ids={answer: i for i, answer in enumerate(answers)},
         )
+        self._answer_ids = {answer: i for i, answer in enumerate(answers)}
         self._extractor = extractor
         self._info = json.loads(canonical_json(dict(info or {})))
         self._splits: dict[str, SplitWriter] = {}
-        _claim(uri, overwrite)
+        job = None if inputs is None else self._job(inputs)
+        reason = claim(uri, job, overwrite)
+        self.kept = frozenset[str]() if reason is not None else finished_parts(uri, self._sizes)
+        self.notice = _notice(reason, len(self.kept))
         self._root = self._put(
             ROOT_KEY, chunks.group_metadata({"format": FORMAT, "schema_version": SCHEMA_VERSION})
         )
+        if job is not None:
+            remember(uri, job)
         self._vocabularies = {
             name: VocabularyEntry(
                 size=len(words),
@@ -133,7 +151,14 @@ class StoreWriter:
             raise DataError(f"{name!r} cannot name a split: use letters, digits and underscores")
         if name in self._splits:
             raise DataError(f"there is a split {name!r} already")
-        self._splits[name] = SplitWriter(self.uri, name, self._sizes)
+        self._splits[name] = SplitWriter(
+            self.uri,
+            name,
+            self._sizes,
+            self._answer_ids,
+            self._tokenizer["vocab_size"],
+            self.kept,
+        )
         return self._splits[name]
 
     def finish(self) -> str:
@@ -158,7 +183,7 @@ class StoreWriter:
             schema_version=SCHEMA_VERSION,
             num_objects=sizes.num_objects,
             feature_dim=sizes.feature_dim,
-            feature_dtype=sizes.feature_dtype.name,
+            feature_dtype=sizes.feature_dtype,
             images_per_shard=sizes.images_per_shard,
             extractor=self._extractor,
             info=self._info,
@@ -173,7 +198,17 @@ class StoreWriter:
         uris.write_bytes(uris.join(self.uri, manifest_key(digest)), data)
         pointer = canonical_json({"schema_version": SCHEMA_VERSION, "digest": digest})
         uris.write_bytes(uris.join(self.uri, POINTER_KEY), pointer)
+        uris.delete_tree(uris.join(self.uri, PARTS))
         return digest
+
+    def _job(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """What must be the same for a finished shard to be kept."""
+        return {
+            "version": [SCHEMA_VERSION, JOB_VERSION],
+            "sizes": asdict(self._sizes),
+            "extractor": self._extractor,
+            **inputs,
+        }
 
     def _put(self, key: str, data: bytes) -> ObjectEntry:
         uris.write_bytes(uris.join(self.uri, key), data)
@@ -190,18 +225,7 @@ def _check_vocabularies(vocabularies: Mapping[str, Sequence[str]]) -> None:
         raise DataError(f"the answer table has {twice!r} more than once")
 
 
-def _claim(uri: str, overwrite: bool) -> None:
-    """Make ``uri`` an empty place, but never delete what is not a store."""
-    names = uris.list_dir(uri)
-    if POINTER_KEY in names and not overwrite:
-        raise StoreError(
-            f"there is a finished store at {uris.shown(uri)}; choose another place or overwrite it"
-        )
-    if not (is_store_root(uri) or uris.is_empty(uri)):
-        raise StoreError(
-            f"{uris.shown(uri)} holds something that is not a store; choose an empty place"
-        )
-    # the pointer goes first and the root last: a store is never seen half-deleted but finished
-    doomed = sorted(set(names) - {POINTER_KEY, ROOT_KEY})
-    for name in [POINTER_KEY] * (POINTER_KEY in names) + doomed:
-        uris.delete_tree(uris.join(uri, name))
+def _notice(reason: str | None, kept: int) -> str:
+    if reason is None:
+        return f"going on with the half-written store: {kept:,} finished shards are kept"
+    return f"{reason}: starting anew" if reason else ""

@@ -226,7 +226,7 @@ def test_the_round_off_is_the_largest(prepare, dtype):
     expected = np.abs(every.astype(np.float64) - every.astype(dtype)).max()
     assert report.features.round_off == pytest.approx(expected, abs=1e-12)
     assert report.features.largest == np.abs(every).max()
-    assert ("all exact" in str(report.features)) == (dtype == "float32")
+    assert ("all exact" in "\n".join(report.lines())) == (dtype == "float32")
 
 
 def test_the_report_says_it_all(prepare, files):
