@@ -25,12 +25,14 @@ LXMERT = """\
 Features as published (TSV, 10 fields, base64) and sentences as published (JSON, an element an
 image) into one store. Images of mscoco_minival.json, which are the first 5,000 rows of val2014's
 features, become split valid; everything else becomes split train. Files are read where they lie,
-on this machine; the store can be anywhere. A build that was interrupted starts anew.
+on this machine; the store can be anywhere. With --ray all nodes of a cluster read the features, so
+each must see the TSV files by the same path, and reach the store with credentials of its own.
+A build that was interrupted goes on with the same command.
 """
 
 SYNTHETIC = """\
 A store of made-up images with as many sentences of each kind, as long ones, and as many labels as
-the published data have, for load tests.
+the published data have, for load tests. A build that was interrupted goes on.
 """
 
 
@@ -54,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _add_place(kind)
     for kind in (lxmert, synthetic):
         _add_sizes(kind)
+        _add_workers(kind)
     _add_easy_vqa(easy)
     _add_lxmert(lxmert)
     synthetic.add_argument("--images", type=int, required=True, metavar="N", help="how many")
@@ -121,6 +124,42 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
         default="float16",
         help="of the features in the store (default float16)",
     )
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--processes",
+        type=_at_least_one,
+        metavar="N",
+        help="of this machine that share the work (default: its cores)",
+    )
+    parser.add_argument(
+        "--ray",
+        action="store_true",
+        help="features by all nodes of a running Ray cluster (RAY_ADDRESS, or the one here)",
+    )
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes, 1 or more")
+    return int(text)
+
+
+def _workers(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Who does the work; relative places become absolute where others must find them."""
+    from lxmert_dist.ingest import available_processes
+
+    workers: dict[str, Any] = {"processes": arguments.processes or available_processes()}
+    if arguments.ray:
+        from lxmert_dist.cluster.ray_ingest import map_on_ray
+
+        workers["run_shards"] = map_on_ray
+        if "://" not in arguments.out:
+            arguments.out = str(Path(arguments.out).absolute())
+        if arguments.kind == "lxmert":
+            arguments.tsv = [path.absolute() for path in arguments.tsv]
+    return workers
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
@@ -191,6 +230,7 @@ def _prepare_lxmert(arguments: argparse.Namespace) -> None:
     from lxmert_dist.interop.answers import read_answers
     from lxmert_dist.objectives.answers import normalise_answer
 
+    workers = _workers(arguments)
     published = FeatureFormat()
     report = prepare_lxmert(
         arguments.out,
@@ -205,6 +245,7 @@ def _prepare_lxmert(arguments: argparse.Namespace) -> None:
             dtype=arguments.dtype,
         ),
         overwrite=arguments.overwrite,
+        **workers,
     )
     for line in report.lines():
         _say(line)
@@ -214,6 +255,7 @@ def _prepare_synthetic(arguments: argparse.Namespace) -> None:
     from lxmert_dist.ingest import SyntheticImages, prepare_synthetic, show_amounts
     from lxmert_dist.store import open_store
 
+    workers = _workers(arguments)
     made = SyntheticImages(
         arguments.seed, num_objects=arguments.boxes, feature_dim=arguments.feature_dim
     )
@@ -223,6 +265,7 @@ def _prepare_synthetic(arguments: argparse.Namespace) -> None:
         num_images=arguments.images,
         feature_dtype=arguments.dtype,
         overwrite=arguments.overwrite,
+        **workers,
     )
     for line in show_amounts(open_store(arguments.out)):
         _say(line)

@@ -7,6 +7,7 @@ from lxmert_dist.ingest.easy_vqa import prepare_easy_vqa
 from lxmert_dist.ingest.lxmert import FeatureFormat, LxmertFiles, prepare_lxmert
 from lxmert_dist.ingest.lxmert_json import AnswerTable
 from lxmert_dist.ingest.matching import matching_ceiling
+from lxmert_dist.ingest.pool import available_processes
 from lxmert_dist.ingest.report import IngestReport
 from lxmert_dist.ingest.sentence_files import LxmertJson, SentenceFile
 from lxmert_dist.ingest.synthetic import SyntheticImages, prepare_synthetic
@@ -21,6 +22,7 @@ __all__ = [
     "RowSizes",
     "SentenceFile",
     "SyntheticImages",
+    "available_processes",
     "build_store",
     "load_tokenizer",
     "matching_ceiling",

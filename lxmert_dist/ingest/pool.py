@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
+from contextlib import contextmanager
+from itertools import chain, islice
 from multiprocessing import connection, get_context, parent_process
 from types import TracebackType
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -34,7 +35,7 @@ class Pool:
     """Processes that are started when they are first needed; a context manager."""
 
     def __init__(self, processes: int) -> None:
-        """With one process, the work is done in this one."""
+        """With one process, or a single item, the work is done in this one."""
         self._processes = processes
         self._executor: ProcessPoolExecutor | None = None
 
@@ -57,13 +58,17 @@ class Pool:
             WorkerError: a process was killed.
             Exception: whatever ``work`` raises, as it is.
         """
-        if self._processes == 1:
-            yield from map(work, items)
+        source = iter(items)
+        first = list(islice(source, 2))
+        if self._processes == 1 or len(first) < 2:
+            yield from map(work, chain(first, source))
             return
         if self._executor is None:
             self._executor = ProcessPoolExecutor(self._processes, get_context("spawn"), _begin)
-        source = iter(items)
+        source = chain(first, source)
         waiting: deque[Future[R]] = deque()
+        with _deaf_to_interrupts():  # all processes are started by the first item
+            waiting.append(self._executor.submit(work, next(source)))
         try:
             while True:
                 for item in islice(source, IN_FLIGHT * self._processes - len(waiting)):
@@ -83,9 +88,21 @@ def available_processes() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Ctrl-C is for the parent: what is started meanwhile ignores it from its first moment."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _begin() -> None:
-    """What a process does first: one thread, Ctrl-C is for the parent, and it ends with that."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """What a process does first: it takes one thread, and will end with its parent."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     import torch
 

@@ -83,10 +83,15 @@ def end(head: subprocess.Popen) -> None:
 
 
 def submit(address: str, settings: list[str]) -> subprocess.CompletedProcess:
-    line = [BIN / "ray", "job", "submit", "--address", address, "--working-dir", "."]
-    line += ["--", "python", "launch/pretrain.py"]
+    line = ["launch/pretrain.py"]
     for setting in settings:
         line += ["--set", setting]
+    return job(address, line)
+
+
+def job(address: str, script: list[str]) -> subprocess.CompletedProcess:
+    line = [BIN / "ray", "job", "submit", "--address", address, "--working-dir", "."]
+    line += ["--", "python", *script]
     return subprocess.run(
         line, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False, timeout=240
     )
@@ -108,3 +113,25 @@ def test_relative_places_are_refused_at_once(ray_cluster, tiny_store):
     done = submit(ray_cluster, [*SMALL, f"data.store={tiny_store}", "directory=runs/x"])
     assert done.returncode != 0
     assert "directory='runs/x' is relative" in done.stdout + done.stderr
+
+
+def test_an_ingest_on_a_cluster_gives_the_same_store(ray_cluster, tmp_path):
+    places = tmp_path / "cluster", tmp_path / "here"
+    sizes = ["--images", "600", "--boxes", "2", "--feature-dim", "8", "--processes", "1"]
+    for place, more in zip(places, (["--ray"], []), strict=True):
+        line = ["launch/prepare.py", "synthetic", *sizes, "--out", str(place), *more]
+        done = job(ray_cluster, line) if more else run_here(line)
+        assert done.returncode == 0, done.stdout + done.stderr
+    one, other = ((place / "manifest.json").read_text() for place in places)
+    assert one == other
+
+
+def run_here(line: list[str]) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *line],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )

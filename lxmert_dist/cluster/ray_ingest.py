@@ -1,0 +1,82 @@
+"""The tasks of an ingest as a Ray Data job on all nodes of a cluster."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lxmert_dist
+from lxmert_dist.errors import ClusterError, DataError, LxmertError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+TASKS_A_BLOCK = 4
+"""Tasks that a Ray task does one after the other."""
+
+
+def map_on_ray(work: Callable[[T], R], items: Iterable[T], /) -> Iterator[R]:
+    """Apply a function to items on all nodes, a core each, and yield the results as they come.
+
+    The package is sent to the nodes; its dependencies must be there, and so must every file that
+    the items name, by the same path. A node that is lost has its items done again by others.
+
+    Raises:
+        ClusterError: Ray is absent or out of reach, or the job failed.
+        LxmertError: as ``work`` raised it, with the node on which it did.
+    """
+    tasks = [{"task": item} for item in items]
+    if not tasks:
+        return
+    ray = _connected()
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    blocks = -(-len(tasks) // TASKS_A_BLOCK)
+    data = ray.data.from_items(tasks, override_num_blocks=blocks)
+    results = data.map(_Attempt(work), num_cpus=1)
+    try:
+        for row in results.iter_rows():
+            if isinstance(row["result"], LxmertError):
+                raise row["result"]
+            yield row["result"]
+    except ray.exceptions.RayError as error:
+        last = str(error).strip().splitlines()[-1]
+        raise ClusterError(f"the Ray job failed: {last}; the same command goes on") from error
+
+
+class _Attempt:
+    """Does one task; an error that a user can mend is its result, so that it arrives as it is."""
+
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        self._work = work
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {"result": self._work(row["task"])}
+        except LxmertError as error:
+            import ray
+
+            place = f"on node {ray.util.get_node_ip_address()}"
+            if isinstance(error, DataError) and isinstance(error.__cause__, FileNotFoundError):
+                place += "; with --ray every node must see the files by the same path"
+            return {"result": type(error)(f"{error} ({place})")}
+
+
+def _connected() -> Any:
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # 20 take minutes on a dead head
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ClusterError("--ray needs Ray: pip install 'lxmert_dist[ray]'") from error
+    if not ray.is_initialized():
+        package = str(Path(lxmert_dist.__file__).parent)
+        try:
+            ray.init(address="auto", log_to_driver=False, runtime_env={"py_modules": [package]})
+        except (ConnectionError, RuntimeError) as error:
+            raise ClusterError(
+                "no Ray cluster is running here nor at RAY_ADDRESS; start one with ray start: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+    return ray
