@@ -27,6 +27,7 @@ from lxmert_dist.ingest import (
     load_tokenizer,
     lxmert,
     prepare_lxmert,
+    shard_tasks,
 )
 from lxmert_dist.objectives.answers import normalise_answer
 from lxmert_dist.store import open_store, verify
@@ -358,7 +359,9 @@ def test_a_finished_store_is_kept_and_a_half_written_one_replaced(prepare, files
     prepare()
 
 
-def test_an_interrupted_build_starts_anew_and_loses_nothing(prepare, files, tmp_path):
+def test_a_build_that_a_damaged_file_stopped_starts_anew_with_the_sound_one(
+    prepare, files, tmp_path, capsys
+):
     whole, report = prepare()
     shutil.rmtree(whole.uri)
     path = tsv(files, "val2014")
@@ -369,8 +372,43 @@ def test_an_interrupted_build_starts_anew_and_loses_nothing(prepare, files, tmp_
         prepare()
     assert list((tmp_path / "store" / "train" / "roi_features").rglob("0"))  # in the middle
     path.write_bytes(sound)
-    _, again = prepare()
+    _, again = prepare(progress=True)
     assert again.digest == report.digest
+    assert f"(other --tsv {path.name}): starting anew" in capsys.readouterr().err
+
+
+def test_an_interrupted_build_goes_on_and_its_report_is_whole(prepare, files, monkeypatch):
+    whole, report = prepare()
+    text = "\n".join(report.lines())
+    shutil.rmtree(whole.uri)
+    do = shard_tasks.do
+
+    def stop_at_two(task):
+        if task.place.number == 2:
+            raise KeyboardInterrupt
+        return do(task)
+
+    monkeypatch.setattr(shard_tasks, "do", stop_at_two)
+    with pytest.raises(KeyboardInterrupt):
+        prepare()
+    monkeypatch.setattr(shard_tasks, "do", do)
+    # what is said of the images is no part of a shard
+    rewrite(files, "vgnococo", lambda items: items[0]["sentf"]["mscoco"].append("ba"))
+    _, again = prepare()
+    assert (again.kept_shards, again.num_shards) == (2, 4)
+    assert again.features == report.features
+    found = "\n".join(again.lines())
+    assert "2 of 4 shards were kept from an earlier start" in found
+    assert "were kept" not in text
+    assert "45 pairs" in found
+
+
+def test_processes_make_the_same_store(prepare):
+    whole, report = prepare()
+    shutil.rmtree(whole.uri)
+    _, again = prepare(processes=2)
+    assert again.digest == report.digest
+    assert again.answers.answers == report.answers.answers
 
 
 def test_bars_count_bytes(prepare, capsys):
