@@ -91,6 +91,8 @@ def render() -> None:
                 lines += grouping(record)
             case "plan":
                 lines += plan(record)
+            case "ingest":
+                lines += ingest(record)
             case name if name.startswith("model_"):
                 lines += model(record)
             case "stream_local":
@@ -370,6 +372,31 @@ def stream_memory(record: dict) -> Iterable[str]:
             sizes = " | ".join(f"{line[key]:,.0f}" for key in ("rss", "peak", "private", "files"))
             speed = f"{line['pairs_per_second']:,.0f}" if line["pairs_per_second"] else ""
             yield f"| {run['name']} | {line['stage']} | {sizes} | {speed} |"
+def ingest(record: dict) -> Iterable[str]:
+    """The section of ``bench_ingest.py``."""
+    yield "## Ingest of published features against base64 and NumPy alone"
+    yield ""
+    yield "Command: `uv run benchmarks/bench_ingest.py`. One core, images of 36 x 2048 features,"
+    yield f"{record['images']} of them; medians of {record['rounds']} rounds that take turns. The"
+    yield "floor decodes rows that are in memory; ours reads them, checks every field, rounds to"
+    yield "float16, and writes shards with CRC-32C and SHA-256, synced."
+    yield ""
+    yield heading(record)
+    yield ""
+    yield "| | CPU us an image | wall us an image | images a CPU second |"
+    yield "|---|---|---|---|"
+    names = {
+        "floor": "floor: `base64.b64decode`",
+        "floor, pybase64": "the same by `pybase64`",
+        "ours": "ours, everything",
+    }
+    for name, figures in record["figures"].items():
+        cpu, wall = figures["cpu_us"], figures["wall_us"]
+        yield f"| {names[name]} | {cpu:.0f} | {wall:.0f} | {1e6 / cpu:,.0f} |"
+    yield ""
+    most = max(record["peak_bytes"]) / 2**20
+    yield f"Ours reaches **{record['ratio']:.2f}** of the floor (bar 0.5). In {record['processes']}"
+    yield f"processes, the one with most memory held {most:.0f} MiB, libraries included."
     yield ""
 
 

@@ -8,9 +8,10 @@ import pytest
 from runs import ROOT, environment
 
 
-def bench(script: str, *arguments: str) -> str:
+def bench(script: str, *arguments: str, batch: bool = True) -> str:
+    small = ["--smoke", *(["--batch", "8"] if batch else [])]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / script), "--smoke", "--batch", "8", *arguments],
+        [sys.executable, str(ROOT / "benchmarks" / script), *small, *arguments],
         env=environment(),
         capture_output=True,
         text=True,
@@ -60,3 +61,9 @@ def test_streams_deliver_the_same_samples() -> None:
         names += [f"webdataset, one sample {form}, 0 workers" for form in ("a pair", "an image")]
     for name in names:
         assert any(line.startswith(f"{name}: ") for line in lines), name
+def test_ingest() -> None:
+    output = bench("bench_ingest.py", "--processes", "2", batch=False)
+    names = [line.split(":")[0] for line in output.splitlines() if " us CPU" in line]
+    assert names == ["floor", "floor, pybase64", "ours"]
+    assert "of the floor; bar 0.5" in output
+    assert "most memory of a process" in output
