@@ -1,8 +1,9 @@
-"""The elements of a JSON list, one at a time: a file of any length in a few MiB of memory."""
+"""The elements of a JSON file, one at a time: a file of any length in a few MiB of memory."""
 
 import codecs
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,30 +35,82 @@ def read_objects(
     Raises:
         DataError: the file is missing, is no such list, or is cut or damaged; names the line.
     """
+    with _opened(path, read) as text:
+        yield from _objects(text)
+
+
+def read_members(
+    path: Path, read: Callable[[int], object] = lambda _: None
+) -> Iterator[tuple[str, str, Any]]:
+    """The members of a file that is one object; those that are lists, element by element.
+
+    Args:
+        path: of the file.
+        read: told of the bytes of every block that was read, for a progress bar.
+
+    Yields:
+        The member's key, where the value or the element begins ("file:line"), and what it is. An
+        empty list yields nothing, and a key that comes twice is told twice.
+
+    Raises:
+        DataError: the file is missing, is no object, or is cut or damaged; names the line.
+    """
+    with _opened(path, read) as text:
+        yield from _members(text)
+
+
+@contextmanager
+def _opened(path: Path, read: Callable[[int], object]) -> "Iterator[_Text]":
     try:
         with path.open("rb") as file:
-            yield from _objects(_Text(path, file, read))
+            yield _Text(path, file, read)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _members(text: "_Text") -> Iterator[tuple[str, str, Any]]:
+    if text.next() != "{":
+        raise text.error('expected an object, as in {"questions": […]}')
+    for _ in _separated(text, "}"):
+        if text.next() != '"':
+            raise text.error("expected a key in double quotes")
+        key = str(text.value())
+        if text.next() != ":":
+            raise text.error(f"expected ':' behind the key {key!r}")
+        text.at += 1
+        if text.next() == "[":
+            for _ in _separated(text, "]"):
+                text.next()
+                yield key, text.where(), text.value()
+        else:
+            yield key, text.where(), text.value()
+    if text.next():
+        raise text.error("something follows the object")
+
+
+def _separated(text: "_Text", closing: str) -> Iterator[None]:
+    """Stop at every element between here, an opening bracket, and the closing one; take that."""
+    text.at += 1
+    if text.next() == closing:
+        text.at += 1
+        return
+    while True:
+        yield
+        follows = text.next()
+        if follows not in (",", closing) or not follows:
+            raise text.error(f"expected ',' or {closing!r} behind a value")
+        text.at += 1
+        if follows == closing:
+            return
 
 
 def _objects(text: "_Text") -> Iterator[tuple[str, dict[str, Any]]]:
     if text.next() != "[":
         raise text.error("expected a list")
-    text.at += 1
-    if text.next() == "]":
-        text.at += 1
-    else:
-        while True:
-            if text.next() != "{":
-                raise text.error("expected an object")
-            yield text.where(), text.value()
-            follows = text.next()
-            text.at += 1
-            if follows == "]":
-                break
-            if follows != ",":
-                raise text.error("expected ',' or ']' behind an object")
+    for _ in _separated(text, "]"):
+        if text.next() != "{":
+            raise text.error("expected an object")
+        yield text.where(), dict(text.value())
     if text.next():
         raise text.error("something follows the list")
 
@@ -84,7 +137,7 @@ class _Text:
 
     def error(self, problem: str) -> DataError:
         if self._ended and self.at >= len(self._text):
-            problem = "the file ends in the middle of its list: it was cut short, fetch it again"
+            problem = "the file ends in the middle: it was cut short, fetch it again"
         return DataError(f"{self.where()}: {problem}")
 
     def next(self) -> str:
@@ -97,12 +150,18 @@ class _Text:
             if not self._more():
                 return ""
 
-    def value(self) -> dict[str, Any]:
-        """Take the object that begins here."""
+    def value(self) -> Any:
+        """Take the value that begins here."""
         while True:
             try:
-                value, self.at = self._json.raw_decode(self._text, self.at)
-                return dict(value)
+                value, end = self._json.raw_decode(self._text, self.at)
+                # a number at the end of the window may go on, as 1 does in 1.5
+                cut = isinstance(value, int | float) and end > len(self._text) - _TAIL
+                if cut and not self._ended:
+                    self._more()
+                    continue
+                self.at = end
+                return value
             except json.JSONDecodeError as error:
                 unfinished = error.pos >= len(self._text) - _TAIL or error.msg.startswith("Untermi")
                 if not unfinished or len(self._text) - self.at > MAX_ELEMENT:

@@ -5,7 +5,7 @@ import pytest
 
 from lxmert_dist.errors import DataError
 from lxmert_dist.ingest import json_list
-from lxmert_dist.ingest.json_list import read_objects
+from lxmert_dist.ingest.json_list import read_members, read_objects
 
 OBJECTS = [
     {"img_id": "1", "sentf": {"vqa": ['a "b" \\ ]},{', "é€𝄞"]}, "n": [1, -2.5e3, True, None]},
@@ -54,6 +54,64 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path, monkeypatch, text, messa
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(DataError, match=f"a.json{message}"):
         list(read_objects(tmp_path / "a.json"))
+
+
+MEMBERS = {
+    "info": {"year": 2014, "list": [1, {"images": []}]},
+    "year": 20145,
+    "share": -12.5e-3,
+    "none": None,
+    "empty": [],
+    "licenses": [{"id": 1}, [2, [3]], "four", 5.25, False],
+    "type": 'a "b" \\ ]},{:',
+    "questions": [{"question_id": i} for i in range(30)],
+    "last": 123456,
+}
+
+
+@pytest.mark.parametrize("block", [1, 3, 17, 1 << 20])
+@pytest.mark.parametrize("style", [{}, {"indent": 1}, {"separators": (",", ":")}])
+def test_members_are_what_json_reads_with_lists_taken_apart(tmp_path, monkeypatch, block, style):
+    monkeypatch.setattr(json_list, "BLOCK", block)
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(MEMBERS, **style) + "\n")
+    expected = [
+        (key, element)
+        for key, value in MEMBERS.items()
+        for element in (value if isinstance(value, list) else [value])
+    ]
+    seen = []
+    found = list(read_members(path, seen.append))
+    assert [(key, value) for key, _, value in found] == expected
+    assert sum(seen) == path.stat().st_size
+    lines = path.read_text().splitlines()
+    for _, where, value in found:
+        assert json.dumps(value)[0] in lines[int(where.rsplit(":", 1)[1]) - 1]
+
+
+@pytest.mark.parametrize("block", [1, 5, 1 << 20])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1]", ":1: expected an object, as in"),
+        ('{"a": [1,\n2', ":2: the file ends in the middle"),
+        ('{"a": [1,\n2}', r":2: expected ',' or '\]' behind a value"),
+        ('{"a": 1,\n"b" 2}', ":2: expected ':' behind the key 'b'"),
+        ('{"a": 1,\nb: 2}', ":2: expected a key"),
+        ('{"a": 1\n"b": 2}', ":2: expected ',' or '}' behind a value"),
+        ('{"a": 1} \n2', ":2: something follows the object"),
+    ],
+)
+def test_what_is_wrong_with_members_is_named(tmp_path, monkeypatch, text, message, block):
+    monkeypatch.setattr(json_list, "BLOCK", block)
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError, match=f"a.json{message}"):
+        list(read_members(tmp_path / "a.json"))
+
+
+def test_a_key_that_comes_twice_is_told_twice(tmp_path):
+    (tmp_path / "a.json").write_text('{"7": {}, "7": {}}')
+    assert [key for key, _, _ in read_members(tmp_path / "a.json")] == ["7", "7"]
 
 
 def test_other_encodings_and_absent_files_are_named(tmp_path):
