@@ -2,7 +2,7 @@
 
 import codecs
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -57,6 +57,18 @@ def read_members(
     """
     with _opened(path, read) as text:
         yield from _members(text)
+
+
+def whole_number(entry: Mapping[str, Any], name: str, where: str) -> int:
+    """A number of an object that was read, 0 or more.
+
+    Raises:
+        DataError: it is something else, or absent; names ``where``.
+    """
+    value = entry.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise DataError(f"{where}: {name} is {value!r}, expected a whole number")
+    return value
 
 
 @contextmanager

@@ -22,13 +22,15 @@ Label = Mapping[str, int | float]
 class Item:
     """What a file says about one image. ``where`` is its "file:line".
 
-    ``labels`` are as many as the sentences of the category, where it has any.
+    ``labels`` are as many as the sentences of the category, where it has any. ``other_names`` are
+    what the image may be called among the features; they go before ``image_id``.
     """
 
     where: str
     image_id: str
     sentences: Mapping[str, Sequence[str]]
     labels: Mapping[str, Sequence[Label]]
+    other_names: Sequence[str] = ()
 
     @property
     def num_sentences(self) -> int:
