@@ -4,10 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lxmert_dist.cli.command import frame, run_command
+from lxmert_dist.cli.sentence_options import add_sentence_options, sentence_files
 from lxmert_dist.errors import DataError
+
+if TYPE_CHECKING:
+    from lxmert_dist.ingest import AnswerTable, LxmertFiles
 
 EXAMPLES = """\
 examples:
@@ -16,18 +20,35 @@ examples:
   python launch/prepare.py lxmert --out data/lxmert --tokenizer bert-base-uncased \\
       --tsv train2014_obj36.tsv val2014_obj36.tsv vg_gqa_obj36.tsv --answers all_ans.json \\
       --json mscoco_train.json mscoco_nominival.json vgnococo.json mscoco_minival.json
+  python launch/prepare.py lxmert --out data/vqa --answers all_ans.json --qa-sets vqa \\
+      --tsv train2014_obj36.tsv val2014_obj36.tsv \\
+      --coco-captions captions_train2014.json captions_val2014.json \\
+      --vqa-questions v2_OpenEnded_mscoco_train2014_questions.json \\
+      --vqa-annotations v2_mscoco_train2014_annotations.json --valid captions_val2014
+  python launch/prepare.py own --sentences mine.jsonl --features mine/ --out data/mine
   python launch/prepare.py synthetic --images 180000 --out data/load_test
 Credentials and endpoint of S3 come from the usual variables: AWS_ACCESS_KEY_ID,
 AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION.
 """
 
 LXMERT = """\
-Features as published (TSV, 10 fields, base64) and sentences as published (JSON, an element an
-image) into one store. Images of mscoco_minival.json, which are the first 5,000 rows of val2014's
-features, become split valid; everything else becomes split train. Files are read where they lie,
-on this machine; the store can be anywhere. With --ray all nodes of a cluster read the features, so
-each must see the TSV files by the same path, and reach the store with credentials of its own.
-A build that was interrupted goes on with the same command.
+Features as published (TSV, 10 fields, base64) and sentences as published, by LXMERT or by the data
+sets that it took them from, into one store. Images of mscoco_minival.json, which are the first
+5,000 rows of val2014's features, become split valid; everything else becomes split train. An image
+of split valid is in no other, whichever file names it. Files are read where they lie, on this
+machine; the store can be anywhere. With --ray all nodes of a cluster read the features, so each
+must see the TSV files by the same path, and reach the store with credentials of its own. A build
+that was interrupted goes on with the same command.
+"""
+
+OWN = """\
+Your own data. Sentences are JSON Lines, an object a sentence; answers make it a question:
+  {"image_id": "holiday/1", "sentence": "a red bus"}
+  {"image_id": "holiday/1", "sentence": "Is it raining?", "source": "mine", "answers": {"no": 1}}
+Features are a TSV file as published ones are, or a directory with a file an image, here
+holiday/1.npz (or .safetensors), of the arrays
+  roi_features (O, F) float   boxes (O, 4) x1 y1 x2 y2 in pixels   image_size (2,) height and width
+and, if you have them, object_ids, object_scores, attribute_ids, attribute_scores (O,).
 """
 
 SYNTHETIC = """\
@@ -52,13 +73,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     synthetic = kinds.add_parser(
         "synthetic", help="made up, as large as you like", description=SYNTHETIC
     )
-    for kind in (easy, lxmert, synthetic):
+    own = kinds.add_parser(
+        "own",
+        help="your sentences (JSON Lines) and features (.npz, .safetensors or TSV)",
+        description=OWN,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for kind in (easy, lxmert, own, synthetic):
         _add_place(kind)
-    for kind in (lxmert, synthetic):
+    for kind in (lxmert, own, synthetic):
         _add_sizes(kind)
         _add_workers(kind)
     _add_easy_vqa(easy)
     _add_lxmert(lxmert)
+    _add_own(own)
     synthetic.add_argument("--images", type=int, required=True, metavar="N", help="how many")
     return run_command(_prepare, parser, argv)
 
@@ -75,29 +103,64 @@ def _add_easy_vqa(easy: argparse.ArgumentParser) -> None:
 
 
 def _add_lxmert(lxmert: argparse.ArgumentParser) -> None:
-    files: dict[str, Any] = {"nargs": "+", "type": Path, "required": True, "metavar": "FILE"}
     lxmert.add_argument(
-        "--tsv", help="features of images; the first row of an image counts", **files
+        "--tsv",
+        nargs="+",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="features of images; the first row of an image counts",
     )
-    lxmert.add_argument("--json", help="sentences and labels", **files)
+    add_sentence_options(lxmert)
     lxmert.add_argument(
         "--answers", type=Path, required=True, metavar="FILE", help="answer table (all_ans.json)"
     )
     lxmert.add_argument(
+        "--qa-sets",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="keep only the table's answers that one of these data sets gave: vqa, gqa, visual7w",
+    )
+    _add_reading(lxmert, valid=["mscoco_minival"])
+
+
+def _add_own(own: argparse.ArgumentParser) -> None:
+    several: dict[str, Any] = {"nargs": "+", "type": Path, "required": True}
+    own.add_argument("--sentences", metavar="FILE", help="JSON Lines", **several)
+    own.add_argument("--features", metavar="DIR|TSV", help="of the images", **several)
+    own.add_argument(
+        "--answers",
+        type=Path,
+        metavar="FILE",
+        help="answer table, a JSON list (default: every answer of the sentences)",
+    )
+    own.add_argument(
+        "--extractor",
+        default="own features",
+        metavar="TEXT",
+        help="what made the features, to be remembered",
+    )
+    _add_reading(own, valid=[])
+
+
+def _add_reading(parser: argparse.ArgumentParser, valid: list[str]) -> None:
+    parser.add_argument(
         "--tokenizer",
         default="bert-base-uncased",
         metavar="NAME",
         help="hub name or directory (default bert-base-uncased)",
     )
-    lxmert.add_argument(
+    parser.add_argument(
         "--valid",
         nargs="*",
-        default=["mscoco_minival"],
+        default=valid,
         metavar="NAME",
-        help="names, without .json, of the files that become split valid (default mscoco_minival)",
+        help="names, without suffix, of the files of sentences (of VQA: of questions) that become "
+        f"split valid (default {' '.join(valid) or 'none'})",
     )
     for kind, classes in (("object", 1600), ("attribute", 400)):
-        lxmert.add_argument(
+        parser.add_argument(
             f"--{kind}-classes",
             type=Path,
             metavar="FILE",
@@ -157,8 +220,8 @@ def _workers(arguments: argparse.Namespace) -> dict[str, Any]:
         workers["run_shards"] = map_on_ray
         if "://" not in arguments.out:
             arguments.out = str(Path(arguments.out).absolute())
-        if arguments.kind == "lxmert":
-            arguments.tsv = [path.absolute() for path in arguments.tsv]
+        for name in {"tsv", "features"} & vars(arguments).keys():
+            setattr(arguments, name, [path.absolute() for path in getattr(arguments, name)])
     return workers
 
 
@@ -175,6 +238,8 @@ def _prepare(arguments: argparse.Namespace) -> None:
             )
         case "lxmert":
             _prepare_lxmert(arguments)
+        case "own":
+            _prepare_own(arguments)
         case _:
             _prepare_synthetic(arguments)
 
@@ -219,23 +284,46 @@ def prepare_easy_vqa_store(
 
 
 def _prepare_lxmert(arguments: argparse.Namespace) -> None:
-    from lxmert_dist.ingest import (
-        AnswerTable,
-        FeatureFormat,
-        LxmertFiles,
-        LxmertJson,
-        RowSizes,
-        prepare_lxmert,
-    )
+    from lxmert_dist.ingest import AnswerTable, LxmertFiles
     from lxmert_dist.interop.answers import read_answers
     from lxmert_dist.objectives.answers import normalise_answer
 
     workers = _workers(arguments)
+    answers = read_answers(arguments.answers, arguments.qa_sets)
+    files = LxmertFiles(arguments.tsv, sentence_files(arguments), arguments.valid)
+    _build(arguments, files, AnswerTable(answers, normalise_answer), workers)
+
+
+def _prepare_own(arguments: argparse.Namespace) -> None:
+    from lxmert_dist.ingest import AnswerTable, LxmertFiles, OwnSentences, collect_answers
+    from lxmert_dist.interop.answers import read_answers
+    from lxmert_dist.objectives.answers import normalise_answer
+
+    workers = _workers(arguments)
+    sentences = [OwnSentences(path) for path in arguments.sentences]
+    if arguments.answers is None:
+        answers = collect_answers(sentences, normalise_answer)
+    else:
+        answers = read_answers(arguments.answers)
+    files = LxmertFiles(arguments.features, sentences, arguments.valid, dataset="own")
+    table = AnswerTable(answers, normalise_answer)
+    _build(arguments, files, table, workers, extractor=arguments.extractor)
+
+
+def _build(
+    arguments: argparse.Namespace,
+    files: "LxmertFiles",
+    answers: "AnswerTable",
+    workers: dict[str, Any],
+    **described: str,
+) -> None:
+    from lxmert_dist.ingest import FeatureFormat, RowSizes, prepare_lxmert
+
     published = FeatureFormat()
     report = prepare_lxmert(
         arguments.out,
-        LxmertFiles(arguments.tsv, [*map(LxmertJson, arguments.json)], arguments.valid),
-        answers=AnswerTable(read_answers(arguments.answers), normalise_answer),
+        files,
+        answers=answers,
         tokenizer=arguments.tokenizer,
         seed=arguments.seed,
         features=FeatureFormat(
@@ -243,6 +331,7 @@ def _prepare_lxmert(arguments: argparse.Namespace) -> None:
             object_classes=_names(arguments.object_classes, published.object_classes),
             attribute_classes=_names(arguments.attribute_classes, published.attribute_classes),
             dtype=arguments.dtype,
+            **described,
         ),
         overwrite=arguments.overwrite,
         **workers,

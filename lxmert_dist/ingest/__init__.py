@@ -3,32 +3,45 @@
 from lxmert_dist.ingest.amounts import show_amounts
 from lxmert_dist.ingest.build import build_store
 from lxmert_dist.ingest.butd_tsv import RowSizes
+from lxmert_dist.ingest.coco_captions import CocoCaptions
 from lxmert_dist.ingest.easy_vqa import prepare_easy_vqa
+from lxmert_dist.ingest.gqa import GqaQuestions
 from lxmert_dist.ingest.lxmert import FeatureFormat, LxmertFiles, prepare_lxmert
 from lxmert_dist.ingest.lxmert_json import AnswerTable
 from lxmert_dist.ingest.matching import matching_ceiling
+from lxmert_dist.ingest.own_sentences import OwnSentences, collect_answers
 from lxmert_dist.ingest.pool import available_processes
 from lxmert_dist.ingest.report import IngestReport
 from lxmert_dist.ingest.sentence_files import LxmertJson, SentenceFile
 from lxmert_dist.ingest.synthetic import SyntheticImages, prepare_synthetic
 from lxmert_dist.ingest.tokenizer import load_tokenizer, train_wordpiece
+from lxmert_dist.ingest.visual_genome import VgFile, VgImages, read_image_data
+from lxmert_dist.ingest.vqa import VqaQuestions
 
 __all__ = [
     "AnswerTable",
+    "CocoCaptions",
     "FeatureFormat",
+    "GqaQuestions",
     "IngestReport",
     "LxmertFiles",
     "LxmertJson",
+    "OwnSentences",
     "RowSizes",
     "SentenceFile",
     "SyntheticImages",
+    "VgFile",
+    "VgImages",
+    "VqaQuestions",
     "available_processes",
     "build_store",
+    "collect_answers",
     "load_tokenizer",
     "matching_ceiling",
     "prepare_easy_vqa",
     "prepare_lxmert",
     "prepare_synthetic",
+    "read_image_data",
     "show_amounts",
     "train_wordpiece",
 ]

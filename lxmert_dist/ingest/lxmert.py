@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from tqdm import tqdm
 from lxmert_dist import keyed
 from lxmert_dist.errors import DataError
 from lxmert_dist.ingest.build import tokenise
-from lxmert_dist.ingest.butd_tsv import FeatureFile, Row, RowSizes
+from lxmert_dist.ingest.butd_tsv import Row, RowSizes
+from lxmert_dist.ingest.feature_folder import Features, open_features
 from lxmert_dist.ingest.lxmert_json import AnswerTable, Item, raw_sentences
 from lxmert_dist.ingest.pool import Mapper, Pool
 from lxmert_dist.ingest.report import IngestReport
@@ -50,12 +51,14 @@ UNUSED = "images that no sentence is kept of"
 class LxmertFiles:
     """What to read.
 
-    ``valid``: the files of sentences, by their names, that become split ``valid``.
+    ``tsvs``: files of features, or directories of them. ``valid``: the files of sentences, by
+    their names, that become split ``valid``. ``dataset``: what the manifest calls it all.
     """
 
     tsvs: Sequence[Path]
     sentences: Sequence[SentenceFile]
     valid: Sequence[str] = (MINIVAL,)
+    dataset: str = "lxmert"
 
     def of(self, split: str) -> list[SentenceFile]:
         """The files of sentences of a split."""
@@ -71,7 +74,8 @@ class LxmertFiles:
 class FeatureFormat:
     """What the features are, and how they are stored.
 
-    Names of classes are by id; ``dtype`` is ``float16`` or ``float32``.
+    Names of classes are by id; ``dtype`` is ``float16`` or ``float32``; ``extractor`` is what made
+    them, for the manifest.
     """
 
     sizes: RowSizes = field(default_factory=RowSizes)
@@ -79,6 +83,7 @@ class FeatureFormat:
     attribute_classes: Sequence[str] = tuple(f"attribute {i}" for i in range(400))
     dtype: str = "float16"
     images_per_shard: int = 64
+    extractor: str = "bottom-up attention, published as TSV"
 
 
 def prepare_lxmert(
@@ -129,7 +134,10 @@ def prepare_lxmert(
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         load_tokenizer(tokenizer).save_pretrained(str(scratch))
-        opened = [stack.enter_context(FeatureFile(p, features.sizes)) for p in files.tsvs]
+        opened: list[Features] = []
+        for path in files.tsvs:
+            opened.append(open_features(path, features.sizes))
+            stack.callback(opened[-1].close)
         rows = _index(opened, dropped, progress)
         selection = _select(files, rows, progress)
         dropped[UNUSED] = len(rows) - sum(map(len, selection.images.values()))
@@ -184,11 +192,11 @@ def _open_writer(
         attribute_classes=features.attribute_classes,
         answers=answers,
         tokenizer_dir=tokenizer_dir,
-        extractor=f"bottom-up attention, {objects} boxes an image, published as TSV",
+        extractor=f"{features.extractor}, {objects} boxes an image",
         images_per_shard=features.images_per_shard,
         feature_dtype=features.dtype,
         info={
-            "dataset": "lxmert",
+            "dataset": files.dataset,
             "seed": inputs["seed"],
             "tsv": [path.name for path in files.tsvs],
             "json": {
@@ -213,7 +221,7 @@ def _rows_of(images: Sequence["_At"], sizes: RowSizes, places: slice) -> TsvRows
 
 
 def _inputs(
-    files: Sequence[FeatureFile], orders: Mapping[str, Sequence["_At"]], seed: int
+    files: Sequence[Features], orders: Mapping[str, Sequence["_At"]], seed: int
 ) -> dict[str, Any]:
     """What decides what every shard holds."""
     number = {file.path: index for index, file in enumerate(files)}
@@ -228,7 +236,7 @@ def _inputs(
 
 @dataclass(frozen=True)
 class _At:
-    file: FeatureFile
+    file: Features
     row: Row
 
 
@@ -248,7 +256,7 @@ class _Selection:
         return HELD_OUT if split == TRAIN else NO_MINIVAL
 
 
-def _index(files: Sequence[FeatureFile], dropped: Counter[str], progress: bool) -> dict[str, _At]:
+def _index(files: Sequence[Features], dropped: Counter[str], progress: bool) -> dict[str, _At]:
     """Where the features of every image are; the first row of an image counts."""
     rows: dict[str, _At] = {}
     with _bar("finding rows", sum(file.num_bytes for file in files), progress) as bar:
@@ -266,10 +274,11 @@ def _select(files: LxmertFiles, rows: Mapping[str, _At], progress: bool) -> _Sel
     named: dict[str, set[str]] = {TRAIN: set(), VALID: set()}
     kept: set[str] = set()  # of valid
     for split, item, file in _all_items(files, progress):
-        named[split].add(item.image_id)
-        at = rows.get(item.image_id)
+        image_id = _name(item, rows)
+        named[split].add(image_id)
+        at = rows.get(image_id)
         if split == VALID and at and (file.name != MINIVAL or at.row.line <= MINIVAL_ROWS):
-            kept.add(item.image_id)
+            kept.add(image_id)
     chosen = {TRAIN: named[TRAIN] & rows.keys() - named[VALID], VALID: kept}
     wanted = [split for split in (TRAIN, VALID) if files.of(split)]
     for split in wanted:
@@ -303,11 +312,17 @@ def _sentences(
     with _bar(f"sentences of {split}", _num_bytes(files), progress) as bar:
         for file in files:
             for item in file.items(bar.update):
-                objection = selection.objection(split, item.image_id)
+                image_id = _name(item, selection.rows)
+                objection = selection.objection(split, image_id)
                 if objection:
                     dropped[objection] += item.num_sentences
                 else:
-                    yield from raw_sentences(item, answers, taken)
+                    yield from raw_sentences(replace(item, image_id=image_id), answers, taken)
+
+
+def _name(item: Item, rows: Mapping[str, _At]) -> str:
+    """What the image is called among the features."""
+    return next((name for name in item.other_names if name in rows), item.image_id)
 
 
 def _num_bytes(files: Sequence[SentenceFile]) -> int:

@@ -106,7 +106,7 @@ def read_items(path: Path, read: Callable[[int], object] = lambda _: None) -> It
                     f"{len(answers)} labels"
                 )
             for label in answers:
-                _check_label(label, f"{where}: a label of {category} of image {image_id}")
+                check_label(label, f"{where}: a label of {category} of image {image_id}")
         yield Item(where, image_id, sentences, labels)
 
 
@@ -136,7 +136,12 @@ def _is_lists_of(value: Any, kind: type) -> bool:
     )
 
 
-def _check_label(label: Mapping[str, Any], where: str) -> None:
+def check_label(label: Mapping[str, Any], where: str) -> None:
+    """Check the scores of one question.
+
+    Raises:
+        DataError: one is outside (0, 1]; names ``where`` and the answer.
+    """
     for answer, score in label.items():
         if isinstance(score, bool) or not isinstance(score, int | float) or not 0 < score <= 1:
             raise DataError(f"{where}: score {score!r} of answer {answer!r} is outside (0, 1]")

@@ -8,7 +8,8 @@ from typing import Protocol, runtime_checkable
 
 from tqdm import tqdm
 
-from lxmert_dist.ingest.butd_tsv import FeatureFile, Row, RowSizes
+from lxmert_dist.ingest.butd_tsv import Row, RowSizes
+from lxmert_dist.ingest.feature_folder import Features, open_features, place_of
 from lxmert_dist.ingest.pool import Mapper
 from lxmert_dist.schema import RoiRecord
 from lxmert_dist.store import ShardPlace, SplitWriter, write_shard
@@ -36,20 +37,19 @@ class TsvRows:
 
     def records(self) -> Iterator[RoiRecord]:
         """Read and decoded."""
-        files: dict[Path, FeatureFile] = {}
+        files: dict[Path, Features] = {}
         try:
             for path, row in self.rows:
                 if path not in files:
-                    files[path] = FeatureFile(path, self.sizes)
+                    files[path] = open_features(path, self.sizes)
                 yield files[path].read(row)
         finally:
             for file in files.values():
                 file.close()
 
     def where(self, index: int) -> str:
-        """The line."""
-        path, row = self.rows[index]
-        return f"{path}:{row.line}"
+        """The line, or the file of an image."""
+        return place_of(*self.rows[index])
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -25,11 +26,15 @@ class Reordered:
     """The answers of those."""
 
 
-def read_answers(path: Path) -> list[str]:
+def read_answers(path: Path, data_sets: Sequence[str] = ()) -> list[str]:
     """The answers of a JSON file, in order: strings, or objects with ``ans`` (``all_ans.json``).
 
+    Args:
+        path: of the file.
+        data_sets: keep only the answers that one of these gave (``dsets``); all by default.
+
     Raises:
-        DataError: it cannot be read, or holds something else.
+        DataError: it cannot be read, holds something else, or does not know a data set.
     """
     try:
         found = json.loads(path.read_text("utf-8"))
@@ -41,7 +46,22 @@ def read_answers(path: Path) -> list[str]:
             f'{path} is no table of answers: expected ["yes", …] or [{{"ans": "yes"}}, …], '
             "such as all_ans.json or trainval_label2ans.json"
         )
-    return answers
+    if not data_sets:
+        return answers
+    given_by = [_data_sets(entry) for entry in found]
+    known = frozenset().union(*given_by)
+    for name in sorted(set(data_sets) - known):
+        raise DataError(
+            f"no answer of {path} is of the data set {name!r}; "
+            f"it knows {', '.join(sorted(known)) or 'none'}"
+        )
+    chosen = frozenset(data_sets)
+    return [answer for answer, sets in zip(answers, given_by, strict=True) if sets & chosen]
+
+
+def _data_sets(entry: Any) -> frozenset[str]:
+    named = entry.get("dsets") if isinstance(entry, dict) else None
+    return frozenset(map(str, named)) if isinstance(named, list) else frozenset()
 
 
 def name_rows(weights: TaskWeights, answers: Sequence[str], origin: str) -> TaskWeights:
