@@ -315,7 +315,7 @@ def _build(
     files: "LxmertFiles",
     answers: "AnswerTable",
     workers: dict[str, Any],
-    **described: str,
+    **described: Any,
 ) -> None:
     from lxmert_dist.ingest import FeatureFormat, RowSizes, prepare_lxmert
 

@@ -25,7 +25,7 @@ def common(tmp_path):
     make_tokenizer(tmp_path / "tokenizer")
     return [
         *("--out", str(tmp_path / "store"), "--tokenizer", str(tmp_path / "tokenizer")),
-        *("--boxes", "3", "--feature-dim", "8"),
+        *("--boxes", "3", "--feature-dim", "8", "--processes", "1"),
     ]
 
 
@@ -148,7 +148,7 @@ def test_the_documented_example_runs(tmp_path, monkeypatch):
     code, _, command = text.partition("python launch/prepare.py")
     exec(code, {})
     arguments = command.replace("\\\n", " ").split()
-    assert prepare.main([*arguments, "--tokenizer", "tokenizer"]) == 0
+    assert prepare.main([*arguments, "--tokenizer", "tokenizer", "--processes", "1"]) == 0
     store = open_store(str(tmp_path / "data" / "mine"))
     split = store.split("train")
     assert sorted(split.image_ids) == ["a", "b"]
