@@ -84,27 +84,8 @@ def render() -> None:
     ]
     for file in sorted(RESULTS.glob("*.json")):
         record = json.loads(file.read_text())
-        match record["name"]:
-            case "easy_vqa":
-                lines += easy_vqa(record)
-            case "grouping":
-                lines += grouping(record)
-            case "plan":
-                lines += plan(record)
-            case "ingest":
-                lines += ingest(record)
-            case name if name.startswith("model_"):
-                lines += model(record)
-            case "stream_local":
-                lines += stream_local(record)
-            case "stream_s3":
-                lines += stream_s3(record)
-            case "stream_wait":
-                lines += stream_wait(record)
-            case "stream_memory":
-                lines += stream_memory(record)
-            case _:
-                lines += notes(record)
+        section = model if record["name"].startswith("model_") else SECTIONS.get(record["name"], notes)
+        lines += section(record)
     (HERE / "RESULTS.md").write_text("\n".join(lines).rstrip() + "\n")
 
 
@@ -425,3 +406,16 @@ def heading(record: dict) -> str:
 
 if __name__ == "__main__":
     render()
+
+
+SECTIONS = {
+    "easy_vqa": easy_vqa,
+    "grouping": grouping,
+    "ingest": ingest,
+    "plan": plan,
+    "stream_local": stream_local,
+    "stream_memory": stream_memory,
+    "stream_s3": stream_s3,
+    "stream_wait": stream_wait,
+}
+"""What tells of each record; ``notes`` of the others."""
