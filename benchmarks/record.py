@@ -84,7 +84,9 @@ def render() -> None:
     ]
     for file in sorted(RESULTS.glob("*.json")):
         record = json.loads(file.read_text())
-        section = model if record["name"].startswith("model_") else SECTIONS.get(record["name"], notes)
+        section = (
+            model if record["name"].startswith("model_") else SECTIONS.get(record["name"], notes)
+        )
         lines += section(record)
     (HERE / "RESULTS.md").write_text("\n".join(lines).rstrip() + "\n")
 
@@ -353,6 +355,8 @@ def stream_memory(record: dict) -> Iterable[str]:
             sizes = " | ".join(f"{line[key]:,.0f}" for key in ("rss", "peak", "private", "files"))
             speed = f"{line['pairs_per_second']:,.0f}" if line["pairs_per_second"] else ""
             yield f"| {run['name']} | {line['stage']} | {sizes} | {speed} |"
+
+
 def ingest(record: dict) -> Iterable[str]:
     """The section of ``bench_ingest.py``."""
     yield "## Ingest of published features against base64 and NumPy alone"
@@ -404,10 +408,6 @@ def heading(record: dict) -> str:
     )
 
 
-if __name__ == "__main__":
-    render()
-
-
 SECTIONS = {
     "easy_vqa": easy_vqa,
     "grouping": grouping,
@@ -419,3 +419,7 @@ SECTIONS = {
     "stream_wait": stream_wait,
 }
 """What tells of each record; ``notes`` of the others."""
+
+
+if __name__ == "__main__":
+    render()

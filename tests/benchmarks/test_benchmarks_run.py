@@ -61,6 +61,8 @@ def test_streams_deliver_the_same_samples() -> None:
         names += [f"webdataset, one sample {form}, 0 workers" for form in ("a pair", "an image")]
     for name in names:
         assert any(line.startswith(f"{name}: ") for line in lines), name
+
+
 def test_ingest() -> None:
     output = bench("bench_ingest.py", "--processes", "2", batch=False)
     names = [line.split(":")[0] for line in output.splitlines() if " us CPU" in line]
