@@ -10,6 +10,15 @@ from s3_server import S3Server, ServerUnavailableError, serve_s3
 from tiny_store import make_tiny_store
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Workers share the tests by file, but one has all that need the S3 server: a machine has room
+    for one, since some of its ports are fixed.
+    """
+    for item in items:
+        group = "s3" if item.get_closest_marker("s3") else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Path of a finished store of 200 images; nobody may write to it."""
