@@ -182,7 +182,7 @@ def reads(images: int, plan: PlanSettings, world_size: int) -> dict:
     index = index_pairs(make_split(images), ())
     shards = np.full(-(-images // IMAGES_PER_SHARD), SHARD_BYTES)
     load = simulate_epoch(
-        index, plan, shards, seed=1, epoch=0, world_size=world_size, prefetch_steps=AHEAD
+        index, plan, shards, seed=1, epoch=0, world_size=world_size, read_ahead_steps=AHEAD
     )
     return {
         "world_size": world_size,

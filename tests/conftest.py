@@ -10,6 +10,7 @@ from s3_server import S3Server, ServerUnavailableError, serve_s3
 from tiny_store import make_tiny_store
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Workers share the tests by file, but one has all that need the S3 server: a machine has room
     for one, since some of its ports are fixed.

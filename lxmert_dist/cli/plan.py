@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         "--window": (data["window_shards"].default, "data.window_shards"),
         "--batch": (train["global_batch_size"].default, "train.global_batch_size"),
         "--pairs-per-image": (data["pairs_per_image"].default, "data.pairs_per_image"),
-        "--prefetch": (data["prefetch_steps"].default, "data.prefetch_steps"),
+        "--read-ahead": (data["read_ahead_steps"].default, "data.read_ahead_steps"),
     }
     for name, (default, text) in counts.items():
         parser.add_argument(
@@ -103,7 +103,7 @@ def _plan(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         epoch=arguments.epoch,
         world_size=arguments.world_size,
-        prefetch_steps=arguments.prefetch,
+        read_ahead_steps=arguments.read_ahead,
     )
     others = [entry.sentences, entry.image_ids, *entry.arrays.values()]
     for line in [*_table(load), "", *_summary(split, load, sum(e.num_bytes for e in others))]:
@@ -130,7 +130,7 @@ def _weights(given: Sequence[str]) -> dict[str, float]:
 
 def _check(arguments: argparse.Namespace) -> None:
     """What a run would refuse, before anything is read."""
-    least = {"seed": 0, "epoch": 0, "prefetch": 1}
+    least = {"seed": 0, "epoch": 0, "read_ahead": 1}
     names = ("world_size", "lanes", "window", "batch", "pairs_per_image", *least)
     for name in names:
         if getattr(arguments, name) < least.get(name, 1):

@@ -23,6 +23,7 @@ from lxmert_dist.config.sections import (
 _HOW_DATA_ARE_READ = (
     "store",
     "prefetch_steps",
+    "read_ahead_steps",
     "reader_threads",
     "backend",
     "patience_s",

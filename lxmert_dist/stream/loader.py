@@ -47,6 +47,9 @@ class LoaderSettings:
 
     micro_batch_size: int
     prefetch_steps: int = 4
+    """Steps that are collated and wait."""
+    read_ahead_steps: int = 64
+    """Steps before its first use at which a shard is asked for, in training."""
     reader_threads: int = 2
     memory_bytes: int = 0
     """Bound of the features that are held, of training; 0 is what the plan needs."""
@@ -198,7 +201,7 @@ class TrainingSteps:
         index = pairs_of_pass(self.split, self.index, one, self.seed)
         whole = plan_epoch(index, self.plan, seed=self.seed, epoch=one.number, lanes=numbers)
         lanes = [lane.until(one.steps) for lane in whole]
-        ahead = self.settings.prefetch_steps
+        ahead = self.settings.read_ahead_steps
         check_memory(
             self.settings.memory_bytes, self.split.shard_bytes, shards_needed(lanes, ahead)
         )

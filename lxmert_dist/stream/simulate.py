@@ -1,8 +1,8 @@
 """What an epoch will read, hold and repeat, rank by rank: its plan carried out without features.
 
 It counts what :class:`~lxmert_dist.stream.loader.TrainingSteps` does: before step t a rank holds
-the shards that its lanes need up to step t + ``prefetch_steps``; a shard is read when the first of
-its lanes holds it and dropped when the last lets go.
+the shards that its lanes need up to step t + ``read_ahead_steps``; a shard is read when the first
+of its lanes holds it and dropped when the last lets go.
 """
 
 from dataclasses import dataclass
@@ -103,7 +103,7 @@ def simulate_epoch(
     seed: int,
     epoch: int,
     world_size: int,
-    prefetch_steps: int,
+    read_ahead_steps: int,
 ) -> EpochLoad:
     """Plan an epoch for all ranks and count.
 
@@ -114,7 +114,7 @@ def simulate_epoch(
         seed: of the run.
         epoch: from 0.
         world_size: number of ranks; must divide the lanes.
-        prefetch_steps: as in ``LoaderSettings``.
+        read_ahead_steps: as in ``LoaderSettings``.
 
     Raises:
         ConfigError: the ranks do not divide the lanes, or there are fewer pairs than one step
@@ -123,7 +123,7 @@ def simulate_epoch(
     slices = [lanes_of_rank(settings.lanes, rank, world_size) for rank in range(world_size)]
     lanes = plan_epoch(index, settings, seed=seed, epoch=epoch, lanes=range(settings.lanes))
     ranks = [
-        _rank([lanes[number] for number in numbers], shard_bytes, prefetch_steps)
+        _rank([lanes[number] for number in numbers], shard_bytes, read_ahead_steps)
         for numbers in slices
     ]
     return EpochLoad(
@@ -135,10 +135,10 @@ def simulate_epoch(
 
 
 def _rank(
-    lanes: list[LanePlan], shard_bytes: Int64[np.ndarray, " D"], prefetch_steps: int
+    lanes: list[LanePlan], shard_bytes: Int64[np.ndarray, " D"], read_ahead_steps: int
 ) -> RankLoad:
     steps = len(lanes[0].pair_ids)
-    stays = stays_of(lanes, prefetch_steps)
+    stays = stays_of(lanes, read_ahead_steps)
     sizes = shard_bytes[stays.shards]
     images = _images(lanes)
     return RankLoad(

@@ -29,14 +29,14 @@ class Stays:
     """The last step that needs it."""
 
 
-def stays_of(lanes: list[LanePlan], prefetch_steps: int) -> Stays:
+def stays_of(lanes: list[LanePlan], read_ahead_steps: int) -> Stays:
     """The stays of an epoch in the window of the rank that has these lanes."""
     shards = np.concatenate([lane.shards for lane in lanes])
     first = np.concatenate([lane.first_step for lane in lanes])
     end = np.concatenate([lane.last_step for lane in lanes])
     order = np.lexsort((first, shards))
     shards, first, end = shards[order], first[order], end[order]
-    begin = np.maximum(first - prefetch_steps, 0)
+    begin = np.maximum(first - read_ahead_steps, 0)
     # On a line where every shard has a stretch of its own, one running maximum serves them all.
     stretch = shards * (end.max() + 1)
     held_until = np.maximum.accumulate(stretch + end)
@@ -59,13 +59,13 @@ def held_at_once(
     return held
 
 
-def shards_needed(lanes: list[LanePlan], prefetch_steps: int) -> int:
+def shards_needed(lanes: list[LanePlan], read_ahead_steps: int) -> int:
     """How many shards a rank must be able to hold; with fewer, an epoch would stand still.
 
     Buffers are given in the order in which shards are first needed, so what is read ahead never
     stands in the way. Whatever a rank has room for beyond this is used to read ahead.
     """
-    stays = stays_of(lanes, prefetch_steps)
+    stays = stays_of(lanes, read_ahead_steps)
     ones = np.ones_like(stays.shards)
     return int(held_at_once(stays.first, stays.end, ones, len(lanes[0].pair_ids)).max())
 
@@ -77,14 +77,14 @@ def most_shards_needed(
     seed: int,
     epochs: range,
     world_size: int,
-    prefetch_steps: int,
+    read_ahead_steps: int,
 ) -> int:
     """As :func:`shards_needed`, for any rank in any of the epochs, all of which are planned."""
     ranks = [lanes_of_rank(plan.lanes, rank, world_size) for rank in range(world_size)]
     most = 0
     for epoch in epochs:
         lanes = plan_epoch(index, plan, seed=seed, epoch=epoch, lanes=range(plan.lanes))
-        needs = [shards_needed([lanes[k] for k in own], prefetch_steps) for own in ranks]
+        needs = [shards_needed([lanes[k] for k in own], read_ahead_steps) for own in ranks]
         most = max(most, *needs)
     return most
 

@@ -119,7 +119,7 @@ class Job:
                 seed=self.config.seed,
                 epochs=range(one.number, one.number + 1),
                 world_size=world.size,
-                prefetch_steps=settings.prefetch_steps,
+                read_ahead_steps=settings.read_ahead_steps,
             )
             for one in self.passes[self.position(step).epoch :]
         ]
@@ -349,6 +349,7 @@ def _loader_settings(config: RunConfig, world: World) -> LoaderSettings:
     return LoaderSettings(
         min(config.train.micro_batch_size, share),
         config.data.prefetch_steps,
+        config.data.read_ahead_steps,
         config.data.reader_threads,
         int(config.data.memory_gib * GIB),
     )

@@ -35,7 +35,7 @@ def numbers(row: str) -> list[float]:
 
 @pytest.mark.parametrize("sources", [(), ("questions",)])
 def test_it_prints_every_rank_and_all_of_them(tiny_store, command, sources):
-    options = ["--seed", 3, "--epoch", 2, "--prefetch", 3, "--pairs-per-image", 2]
+    options = ["--seed", 3, "--epoch", 2, "--read-ahead", 3, "--pairs-per-image", 2]
     chosen = ["--sources", *sources] if sources else []
     code, said, _ = command(*LINE, *options, *chosen)
     assert code == 0
@@ -49,7 +49,7 @@ def test_it_prints_every_rank_and_all_of_them(tiny_store, command, sources):
         seed=3,
         epoch=2,
         world_size=2,
-        prefetch_steps=3,
+        read_ahead_steps=3,
     )
     header, *rows = said.split("\n\n")[0].splitlines()
     assert header.split()[:3] == ["rank", "steps", "pairs"]

@@ -13,7 +13,7 @@ from lxmert_dist.stream.loader import Loader, LoaderSettings, TrainingSteps, ind
 from lxmert_dist.stream.plan import PlanSettings
 from lxmert_dist.tasks import pretraining_collate
 
-SETTINGS = LoaderSettings(micro_batch_size=8, prefetch_steps=2)
+SETTINGS = LoaderSettings(micro_batch_size=8, prefetch_steps=2, read_ahead_steps=2)
 PLAN = PlanSettings(lanes=2, window_shards=2, global_batch_size=16)
 EPOCHS = 2
 DEFAULTS = ReadSettings()

@@ -15,7 +15,7 @@ from tiny_store import make_tiny_store
 
 PLAN = PlanSettings(lanes=4, window_shards=2, global_batch_size=32)
 ALONE = Rank()
-SETTINGS = LoaderSettings(micro_batch_size=32, prefetch_steps=2)
+SETTINGS = LoaderSettings(micro_batch_size=32, prefetch_steps=2, read_ahead_steps=2)
 
 
 @pytest.fixture(scope="module")

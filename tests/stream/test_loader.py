@@ -27,7 +27,7 @@ from lxmert_dist.stream.window import ShardWindow
 from lxmert_dist.tasks import pretraining_collate
 from lxmert_dist.tasks.inputs import to_tensor
 
-SETTINGS = LoaderSettings(micro_batch_size=8, prefetch_steps=2)
+SETTINGS = LoaderSettings(micro_batch_size=8, prefetch_steps=2, read_ahead_steps=2)
 PLAN = PlanSettings(lanes=4, window_shards=2, global_batch_size=32)
 GROUPED = replace(PLAN, pairs_per_image=4)
 both = pytest.mark.parametrize("plan", [PLAN, GROUPED], ids=["alone", "grouped"])

@@ -26,7 +26,9 @@ from tiny_store import make_tiny_store
 SEED = 7
 ALONE, START = Rank(), Position()
 PLAN = PlanSettings(lanes=4, window_shards=2, global_batch_size=32)
-SETTINGS = LoaderSettings(micro_batch_size=32, prefetch_steps=2, reader_threads=3)
+SETTINGS = LoaderSettings(
+    micro_batch_size=32, prefetch_steps=2, read_ahead_steps=2, reader_threads=3
+)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def needed(split, plan, settings, world_size, epochs=2) -> int:
         seed=SEED,
         epochs=range(epochs),
         world_size=world_size,
-        prefetch_steps=settings.prefetch_steps,
+        read_ahead_steps=settings.read_ahead_steps,
     )
 
 
@@ -84,7 +86,7 @@ def needed(split, plan, settings, world_size, epochs=2) -> int:
 @pytest.mark.parametrize(("lanes", "prefetch"), [(4, 1), (4, 6), (8, 2), (16, 3)])
 def test_the_least_memory_is_enough_and_gives_the_same_batches(train, lanes, prefetch, world_size):
     plan = replace(PLAN, lanes=lanes)
-    settings = replace(SETTINGS, prefetch_steps=prefetch)
+    settings = replace(SETTINGS, prefetch_steps=prefetch, read_ahead_steps=prefetch)
     least = needed(train, plan, settings, world_size)
     bounded = replace(settings, memory_bytes=least * train.shard_bytes)
     for number in range(world_size):
@@ -221,7 +223,7 @@ def test_a_failed_read_does_not_take_the_memory_of_what_comes_before(train):
 def test_leaving_while_readers_wait_for_memory_ends_every_thread(train):
     """One read stands still with the whole line behind it; it goes on when all others gave up."""
     least = needed(train, PLAN, SETTINGS, 1)
-    settings = replace(SETTINGS, memory_bytes=least * train.shard_bytes, prefetch_steps=2)
+    settings = replace(SETTINGS, memory_bytes=least * train.shard_bytes)
     index = index_pairs(train, ())
     lanes = plan_epoch(index, PLAN, seed=SEED, epoch=0, lanes=range(4))
     faulty = Faulty(train, int(lanes[0].shards[0]), "stand still")

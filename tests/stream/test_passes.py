@@ -162,7 +162,7 @@ def steps_of(split, passes, start=0, world_size=1) -> list[Step]:
     """Pass, step, pairs and pools of every step from ``start`` on, put together from all ranks."""
     number = bisect_right([one.end for one in passes], start)
     position = Position(number, start - passes[number].first_step)
-    settings = LoaderSettings(micro_batch_size=32, prefetch_steps=2)
+    settings = LoaderSettings(micro_batch_size=32, prefetch_steps=2, read_ahead_steps=2)
     ranks = []
     for rank in range(world_size):
         steps = TrainingSteps(

@@ -39,7 +39,7 @@ def simulate(index, plan, sizes, world_size, prefetch=2) -> EpochLoad:
         seed=SEED,
         epoch=EPOCH,
         world_size=world_size,
-        prefetch_steps=prefetch,
+        read_ahead_steps=prefetch,
     )
 
 
@@ -65,7 +65,7 @@ class Counted:
 def load_rank(split, plan, rank, prefetch):
     """An epoch of the loader's own steps: all reads, reads and window by step, what it gathered."""
     counted, reads, windows, seen = Counted(split), [], [], []
-    settings = LoaderSettings(plan.global_batch_size, prefetch_steps=prefetch)
+    settings = LoaderSettings(plan.global_batch_size, read_ahead_steps=prefetch)
     place = {"rank": rank, "start": Position(EPOCH, 0)}
     index = index_pairs(split, ())
     steps = TrainingSteps(counted, index, plan, settings, keep, SEED, EPOCH + 1, **place)
