@@ -1,23 +1,38 @@
 """Fixtures that several rooms share."""
 
+import functools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from s3fs import S3FileSystem
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from fault_proxy import FaultProxy, fault_proxy
 from s3_server import S3Server, ServerUnavailableError, serve_s3
 from tiny_store import make_tiny_store
 
+ROOT = Path(__file__).parent.parent
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Workers share the tests by file, but one has all that need the S3 server: a machine has room
-    for one, since some of its ports are fixed.
+
+class ByFile(LoadScopeScheduling):
+    """Workers share the tests by file, but one has all files that need the S3 server: a machine has
+    room for one, since some of its ports are fixed.
     """
-    for item in items:
-        group = "s3" if item.get_closest_marker("s3") else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "s3" if needs_s3(ROOT / file) else file
+
+
+@functools.cache
+def needs_s3(file: Path) -> bool:
+    return "pytest.mark.s3" in file.read_text()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

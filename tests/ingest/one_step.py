@@ -21,7 +21,7 @@ def train_one_step(store: Store) -> None:
         settings,
         pretraining_collate(split.sentences, store.spec, objectives, seed=1, max_tokens=20),
         seed=1,
-        epochs=1,
+        passes=1,
     )
     with Loader(split, steps, settings) as loader:
         (batch,) = next(iter(loader)).micro_batches

@@ -17,6 +17,7 @@ from fault_runs import FEATURES, deliver, delivered, train_loader
 
 import shared_memory
 import tiny_store
+from fault_proxy import Late
 from lxmert_dist.errors import CorruptObjectError
 from lxmert_dist.store import open_store
 from lxmert_dist.store.read_settings import ReadSettings
@@ -90,13 +91,16 @@ def files_of_at_most(limit: int) -> Iterator[None]:
 @pytest.mark.distributed
 def test_two_jobs_on_one_cache_fetch_each_object_once(proxy, bucket, undisturbed, cached):
     """The other one is started by spawn, as by frameworks that cannot fork."""
+    proxy.spoil(FEATURES, Late(0.3))  # so that they meet
     here, there = spawn.Pipe()
     child = spawn.Process(target=job, args=(there, bucket, cached))
     child.start()
     try:
+        ready = train_loader(open_store(bucket, cached))
         assert here.recv() == "ready"
         here.send("go")
-        assert deliver(bucket, cached) == undisturbed
+        with ready as loader:
+            assert delivered(list(loader)) == undisturbed
         assert here.recv() == undisturbed
         child.join(20)
         assert child.exitcode == 0
@@ -138,9 +142,11 @@ def job(told: Connection, uri: str, settings: ReadSettings, die_at: int = 0) -> 
             raise AssertionError
 
         os.pwrite = halved
+    ready = train_loader(open_store(uri, settings))
     told.send("ready")
     told.recv()
-    told.send(deliver(uri, settings))
+    with ready as loader:
+        told.send(delivered(list(loader)))
 
 
 @pytest.fixture
