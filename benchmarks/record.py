@@ -316,20 +316,25 @@ def stream_wait(record: dict) -> Iterable[str]:
     yield f"Command: `uv run {record['command']}`. SeaweedFS on the same two cores. *Paced*: the"
     yield "loader with the pretraining tasks' collation, batches of 256 pairs of full-size"
     yield "features, in front of a loop whose steps sleep as long as they would last at 10,000"
-    yield "pairs a second."
+    yield f"pairs a second; median of {len(record['paced']) // 4} epochs each. {record['note']}"
     yield ""
     yield heading(record)
     yield ""
-    yield "| | s a step | CPU-s a step | waiting for data |"
-    yield "|---|---|---|---|"
+    yield "| | s a step | CPU-s a step | waiting for data | load average of the machine |"
+    yield "|---|---|---|---|---|"
     yield (
         f"| {record['steps']} steps of the quickstart's training "
-        f"| {training['seconds_per_step']:.4f} | | **{100 * training['data_wait_share']:.2f} %** |"
+        f"| {training['seconds_per_step']:.4f} | "
+        f"| **{100 * training['data_wait_share']:.2f} %** | |"
     )
-    for row in record["paced"]:
+    for kind in dict.fromkeys((row["backend"], row["pairs_per_image"]) for row in record["paced"]):
+        rows = [r for r in record["paced"] if (r["backend"], r["pairs_per_image"]) == kind]
+        shares = [100 * row["data_wait_share"] for row in rows]
+        cpu = statistics.median(row["cpu_seconds_per_step"] for row in rows)
         yield (
-            f"| paced, {row['backend']}, k = {row['pairs_per_image']} | {row['step_seconds']:.4f} "
-            f"| {row['cpu_seconds_per_step']:.4f} | **{100 * row['data_wait_share']:.2f} %** |"
+            f"| paced, {kind[0]}, k = {kind[1]} | {rows[0]['step_seconds']:.4f} | {cpu:.4f} "
+            f"| **{statistics.median(shares):.2f} %**, worst {max(shares):.2f} % "
+            f"| {', '.join(str(row.get('load', 'not noted')) for row in rows)} |"
         )
     yield ""
 

@@ -40,7 +40,7 @@ def main() -> None:
         run(json.loads(arguments.run))
         return
     record = new_record("stream_memory")
-    record["command"] = "benchmarks/stream_memory.py"
+    record["command"] = "benchmarks/stream_memory.py" + " --store STORE" * bool(arguments.store)
     record["runs"] = []
     with tempfile.TemporaryDirectory(dir=arguments.scratch, prefix="bench_memory_") as scratch:
         store = arguments.store or Path(scratch) / "store"

@@ -34,13 +34,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=300, help="of the quickstart's training")
+    parser.add_argument("--repeats", type=int, default=3, help="of each paced epoch")
     parser.add_argument("--images", type=int, default=2048, help="of the synthetic store")
     parser.add_argument("--easy-vqa", metavar="URI", help="a store to copy, to save its making")
     parser.add_argument("--scratch", type=Path)
+    parser.add_argument("--note", default="", help="what to know of the machine meanwhile")
     arguments = parser.parse_args()
     record = new_record("stream_wait")
     record["command"] = "benchmarks/stream_wait.py"
     record["steps"] = arguments.steps
+    record["note"] = arguments.note
     with tempfile.TemporaryDirectory(dir=arguments.scratch, prefix="bench_wait_") as scratch:
         (Path(scratch) / "server").mkdir()
         with serve_s3(Path(scratch) / "server") as server:
@@ -49,9 +52,8 @@ def main() -> None:
             prepare(easy, arguments.easy_vqa)
             record["training"] = train(easy, Path(scratch) / "run", arguments.steps)
             make_store(made, arguments.images, smoke=False)
-            record["paced"] = [
-                paced(made, backend, group) for backend in ("fsspec", "obstore") for group in (1, 4)
-            ]
+            turns = [(b, k) for b in ("fsspec", "obstore") for k in (1, 4)] * arguments.repeats
+            record["paced"] = [paced(made, backend, group) for backend, group in turns]
     for row in (record["training"], *record["paced"]):
         print(row)
     write_record(record)
@@ -126,6 +128,7 @@ def paced(uri: str, backend: str, group: int) -> dict:
         "data_wait_share": waited / (waited + busy),
         "cpu_seconds_per_step": (_cpu_seconds() - cpu) / timed,
         "step_seconds": step_s,
+        "load": round(os.getloadavg()[0], 1),
     }
 
 
