@@ -61,6 +61,9 @@ def log_to_mlflow(record: dict, figures: dict[str, float]) -> None:
     database = HERE.parent / "runs" / "mlflow.db"
     database.parent.mkdir(exist_ok=True)
     mlflow.set_tracking_uri(f"sqlite:///{database}")
+    if mlflow.get_experiment_by_name("benchmarks") is None:
+        artifacts = (database.parent / "benchmark_artifacts").resolve()
+        mlflow.create_experiment("benchmarks", artifact_location=artifacts.as_uri())
     mlflow.set_experiment("benchmarks")
     with mlflow.start_run(run_name=record["name"]):
         mlflow.set_tags({key: str(record[key]) for key in ("commit", "machine", "versions")})
