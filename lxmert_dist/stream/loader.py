@@ -130,7 +130,7 @@ class Loader:
             yield replace(item, wait_seconds=time.perf_counter() - started)
 
     def stats(self) -> dict[str, float]:
-        """``Split.take_stats``, and as ``window_bytes`` what is held of the features now."""
+        """``Split.take_stats``, and as ``window_bytes`` the memory of the window's buffers."""
         return {**self._split.take_stats(), "window_bytes": self.window.held_bytes}
 
     def _produce(self) -> None:

@@ -56,8 +56,8 @@ class ShardWindow:
 
     @property
     def held_bytes(self) -> int:
-        """Memory of the shards that are held, those included that are still being read."""
-        return min(len(self._reads), self.slabs.made) * self.slabs.slab_bytes
+        """Memory of the buffers that were made: of the most shards that were held at once."""
+        return self.slabs.made * self.slabs.slab_bytes
 
     def hold(
         self,
