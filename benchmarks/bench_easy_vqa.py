@@ -15,7 +15,8 @@ from lxmert_dist.ingest import matching_ceiling
 from lxmert_dist.store import open_store
 from lxmert_dist.stream.loader import index_pairs
 from lxmert_dist.tracking import read_metrics
-from record import new_record, render, write_record
+from record import new_record, write_record
+from report import render
 
 ROOT = Path(__file__).parent.parent
 LOSSES = ("masked_lm", "matching", "object_label", "attribute_label", "roi_feature", "image_qa")

@@ -11,7 +11,8 @@ from pathlib import Path
 from bench_easy_vqa import LOSSES, ROOT, run
 from lxmert_dist.config import PretrainConfig, load_config
 from lxmert_dist.tracking import read_metrics
-from record import log_to_mlflow, new_record, render, write_record
+from record import log_to_mlflow, new_record, write_record
+from report import render
 
 ACCURACIES = ("valid/image_qa_accuracy", "unmasked_captions/matching_accuracy")
 

@@ -22,7 +22,8 @@ from bench_model import batch_of, peak_step_bytes
 from contestants import Contestant, build
 from lxmert_dist.model import attention, dropout, layers, linear
 from lxmert_dist.schema import IGNORED, MicroBatch, ModelInputs
-from record import new_record, render, write_record
+from record import new_record, write_record
+from report import render
 
 
 @dataclass(frozen=True)

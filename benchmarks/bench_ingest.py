@@ -25,7 +25,8 @@ from lxmert_dist.ingest.pool import Pool, available_processes
 from lxmert_dist.ingest.shard_tasks import ShardTask, TsvRows, do
 from lxmert_dist.store import ShardPlace
 from lxmert_dist.store.shard import ImageSizes
-from record import new_record, render, write_record
+from record import new_record, write_record
+from report import render
 
 SHARD = 64
 

@@ -29,7 +29,8 @@ from lxmert_dist.model.linear import product
 from lxmert_dist.schema import MicroBatch
 from model_batch import make_batch, packed_share
 from model_profile import profile
-from record import log_to_mlflow, new_record, render, write_record
+from record import log_to_mlflow, new_record, write_record
+from report import render
 
 GROUPS = (1, 4)
 

@@ -28,7 +28,8 @@ from lxmert_dist.stream.loader import index_pairs
 from lxmert_dist.stream.passes import pairs_by_source, pairs_of_pass, plan_passes
 from lxmert_dist.stream.plan import PlanSettings, lanes_of_rank, plan_epoch
 from lxmert_dist.stream.simulate import simulate_epoch
-from record import log_to_mlflow, new_record, render, write_record
+from record import log_to_mlflow, new_record, write_record
+from report import render
 
 SOURCES = ["gqa", "mscoco", "vg", "visual7w", "vqa"]
 IMAGES_PER_SHARD = 64

@@ -25,7 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from record import log_to_mlflow, new_record, render, write_record
+from record import log_to_mlflow, new_record, write_record
+from report import render
 from stream_contestants import samples_of
 from stream_files import fill, make_files, make_store, make_zarr, mosaic
 from stream_samples import Samples, expected

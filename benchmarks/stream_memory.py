@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from lxmert_dist.store.catalogue import open_catalogue
-from record import new_record, render, write_record
+from record import new_record, write_record
+from report import render
 
 MIB = 1 << 20
 FEATURES = (36, 2048)

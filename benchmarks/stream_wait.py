@@ -16,7 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from record import new_record, render, write_record
+from record import new_record, write_record
+from report import render
 from stream_contestants import SEED, collation, opened
 from stream_files import make_store
 

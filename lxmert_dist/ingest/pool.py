@@ -67,12 +67,11 @@ class Pool:
             self._executor = ProcessPoolExecutor(self._processes, get_context("spawn"), _begin)
         source = chain(first, source)
         waiting: deque[Future[R]] = deque()
-        with _deaf_to_interrupts():  # all processes are started by the first item
-            waiting.append(self._executor.submit(work, next(source)))
         try:
             while True:
                 for item in islice(source, IN_FLIGHT * self._processes - len(waiting)):
-                    waiting.append(self._executor.submit(work, item))
+                    with _deaf_to_interrupts():  # it may start a process
+                        waiting.append(self._executor.submit(work, item))
                 if not waiting:
                     return
                 yield waiting.popleft().result()
@@ -90,15 +89,12 @@ def available_processes() -> int:
 
 @contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
-    """Ctrl-C is for the parent: what is started meanwhile ignores it from its first moment."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ctrl-C is for the parent: what is started meanwhile never hears of it. Ours waits so long."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin() -> None:
