@@ -5,33 +5,20 @@
 their image wait in memory; in the published files the images come first.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from lxmert_dist.errors import DataError
 from lxmert_dist.ingest.json_list import read_members
 from lxmert_dist.ingest.lxmert_json import Item
+from lxmert_dist.ingest.sentence_files import OneFile
 
 SOURCE = "mscoco"
 
 
-@dataclass(frozen=True)
-class CocoCaptions:
+class CocoCaptions(OneFile):
     """A file of captions."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """The file's name without suffix."""
-        return self.path.stem
-
-    @property
-    def paths(self) -> Sequence[Path]:
-        """The one file."""
-        return (self.path,)
 
     def items(self, read: Callable[[int], object]) -> Iterator[Item]:
         """An item a caption; an image is called as its file, without suffix.

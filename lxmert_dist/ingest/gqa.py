@@ -4,34 +4,23 @@
 balanced files are what LXMERT is pretrained on; those without answers are read as sentences.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from lxmert_dist.errors import DataError
 from lxmert_dist.ingest.json_list import read_members
 from lxmert_dist.ingest.lxmert_json import Item
+from lxmert_dist.ingest.sentence_files import OneFile
 from lxmert_dist.ingest.visual_genome import VgImages
 
 SOURCE = "gqa"
 
 
 @dataclass(frozen=True)
-class GqaQuestions:
+class GqaQuestions(OneFile):
     """A file of questions; ``images`` knows which images of Visual Genome are COCO's."""
 
-    path: Path
     images: VgImages
-
-    @property
-    def name(self) -> str:
-        """The file's name without suffix."""
-        return self.path.stem
-
-    @property
-    def paths(self) -> Sequence[Path]:
-        """The one file."""
-        return (self.path,)
 
     def items(self, read: Callable[[int], object]) -> Iterator[Item]:
         """An item a question.

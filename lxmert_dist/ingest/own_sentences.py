@@ -26,33 +26,20 @@ Empty lines are skipped. With features as ``feature_folder`` says, this makes a 
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from lxmert_dist.errors import DataError
 from lxmert_dist.ingest.lxmert_json import Item, check_label
+from lxmert_dist.ingest.sentence_files import OneFile
 
 SOURCE = "own"
 _KEYS = frozenset({"image_id", "sentence", "source", "answers"})
 
 
-@dataclass(frozen=True)
-class OwnSentences:
+class OwnSentences(OneFile):
     """A file of sentences."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """The file's name without suffix."""
-        return self.path.stem
-
-    @property
-    def paths(self) -> Sequence[Path]:
-        """The one file."""
-        return (self.path,)
 
     def items(self, read: Callable[[int], object]) -> Iterator[Item]:
         """An item a sentence.

@@ -35,8 +35,8 @@ class SentenceFile(Protocol):
 
 
 @dataclass(frozen=True)
-class LxmertJson:
-    """A file as LXMERT published it."""
+class OneFile:
+    """What sentence files that are a single file share."""
 
     path: Path
 
@@ -49,6 +49,10 @@ class LxmertJson:
     def paths(self) -> Sequence[Path]:
         """The one file."""
         return (self.path,)
+
+
+class LxmertJson(OneFile):
+    """A file as LXMERT published it."""
 
     def items(self, read: Callable[[int], object]) -> Iterator[Item]:
         """See ``lxmert_json.read_items``."""

@@ -9,7 +9,7 @@
 Some releases write ``image_id`` for ``id``.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from typing import Any, Literal
 from lxmert_dist.errors import DataError
 from lxmert_dist.ingest.json_list import read_objects, whole_number
 from lxmert_dist.ingest.lxmert_json import Item, Label
+from lxmert_dist.ingest.sentence_files import OneFile
 
 QUESTIONS, REGIONS = "visual7w", "vg"
 """What LXMERT's files call the questions and the regions."""
@@ -52,22 +53,11 @@ def read_image_data(path: Path) -> VgImages:
 
 
 @dataclass(frozen=True)
-class VgFile:
+class VgFile(OneFile):
     """``question_answers.json`` or ``region_descriptions.json``, as ``kind`` says."""
 
-    path: Path
     kind: Literal["questions", "regions"]
     images: VgImages
-
-    @property
-    def name(self) -> str:
-        """The file's name without suffix."""
-        return self.path.stem
-
-    @property
-    def paths(self) -> Sequence[Path]:
-        """The one file."""
-        return (self.path,)
 
     def items(self, read: Callable[[int], object]) -> Iterator[Item]:
         """An item an image.
