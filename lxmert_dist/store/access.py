@@ -36,11 +36,7 @@ def read_object(uri: str, entry: ObjectEntry) -> bytes:
 
 
 def read_chunk(
-    uri: str,
-    entry: ChunkEntry,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    patience_s: float | None = None,
+    uri: str, entry: ChunkEntry, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> npt.NDArray[Any]:
     """A chunk of the store at ``uri`` as a read-only array, by one GET and without a copy.
 
@@ -49,7 +45,6 @@ def read_chunk(
         entry: which chunk.
         shape: of the values wanted, from the first on.
         dtype: little-endian.
-        patience_s: how long to repeat a GET that fails in transit.
 
     Raises:
         CorruptObjectError: as :func:`read_object`.
@@ -59,7 +54,7 @@ def read_chunk(
     def read() -> npt.NDArray[Any]:
         return chunks.decode_chunk(uris.read_once(uris.join(uri, entry.key)), entry, shape, dtype)
 
-    return repeated(uri, entry, read, patience_s)
+    return repeated(uri, entry, read)
 
 
 def local_copy(uri: str, entry: ObjectEntry, scratch: Path) -> Path:

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lxmert_dist.errors import CorruptObjectError, StoreError
-from lxmert_dist.store.chunks import check_chunk
+from lxmert_dist.store.chunks import fill_from_file
 from lxmert_dist.store.manifest import ChunkEntry
 
 Fetch = Callable[[ChunkEntry, memoryview], None]
@@ -144,12 +144,7 @@ class DiskCache:
         """Whether the object is on the disk and sound; if so, ``buffer`` holds it."""
         path = self._directory / entry.sha256
         try:
-            with path.open("rb", buffering=0) as file:
-                size = os.fstat(file.fileno()).st_size
-                got = 0
-                while size == len(buffer) and (more := file.readinto(buffer[got:])):
-                    got += more
-            check_chunk(buffer[:got], entry)
+            fill_from_file(path, entry, buffer)
         except FileNotFoundError:
             return False
         except (OSError, CorruptObjectError):

@@ -4,7 +4,9 @@ Chunks are encoded and decoded here, so that one object is one write, one read a
 metadata comes from zarr-python, so that any Zarr reader opens the store.
 """
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -57,6 +59,24 @@ def check_chunk(data: Buffer, entry: ChunkEntry) -> None:
     stored = int.from_bytes(values[-CHECKSUM_BYTES:].tobytes(), "little")
     if google_crc32c.value(values) != CHUNK_RESIDUE or stored != entry.crc32c:
         raise CorruptObjectError(f"{entry.key} is damaged: its checksum does not match")
+
+
+def fill_from_file(path: Path, entry: ChunkEntry, buffer: memoryview) -> None:
+    """Fill a buffer, as long as the chunk, with a whole chunk of a local file, without a copy.
+
+    Raises:
+        CorruptObjectError: another length, or another checksum in the object or the manifest.
+        OSError: there is no such file, or it cannot be read.
+    """
+    with path.open("rb", buffering=0) as file:
+        size, got = os.fstat(file.fileno()).st_size, 0
+        if size != len(buffer):
+            raise CorruptObjectError(
+                f"{entry.key} has {size} bytes, the manifest says {entry.num_bytes}"
+            )
+        while more := file.readinto(buffer[got:]):
+            got += more
+    check_chunk(buffer[:got], entry)
 
 
 def decode_chunk(

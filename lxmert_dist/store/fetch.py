@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from fsspec.asyn import get_loop
 
-from lxmert_dist.errors import CorruptObjectError, StoreError
+from lxmert_dist.errors import StoreError
 from lxmert_dist.store import uri as uris
 from lxmert_dist.store.access import repeated
 from lxmert_dist.store.backends import build_get
-from lxmert_dist.store.chunks import check_chunk
+from lxmert_dist.store.chunks import check_chunk, fill_from_file
 from lxmert_dist.store.manifest import ChunkEntry
 from lxmert_dist.store.read_settings import ReadSettings
 from lxmert_dist.store.read_stats import ReadStats
@@ -83,16 +83,8 @@ class Fetcher:
         location = uris.join(self._uri, entry.key)
         path = uris.local_path(location)
         assert path is not None
-        with uris.translated(location), path.open("rb", buffering=0) as file:
-            size, got = file.seek(0, 2), 0
-            if size != len(buffer):
-                raise CorruptObjectError(
-                    f"{entry.key} has {size} bytes, the manifest says {entry.num_bytes}"
-                )
-            file.seek(0)
-            while more := file.readinto(buffer[got:]):
-                got += more
-        check_chunk(buffer[:got], entry)
+        with uris.translated(location):
+            fill_from_file(path, entry, buffer)
 
     def _attempt_elsewhere(self, entry: ChunkEntry, buffer: memoryview) -> None:
         """An answer has memory of its own, so one that comes too late finds no buffer to spoil."""
