@@ -1,6 +1,7 @@
 """The errors that a user can cause and mend: each message names the thing and says what to do.
 
-``exit_code`` is what a command returns: 2 for wrong usage, 1 for a failure.
+``exit_code`` is what a command returns: 2 for wrong usage, 1 for a failure, 75 for a run that a
+scheduler ended and should start again.
 """
 
 
@@ -32,6 +33,10 @@ class CheckpointError(LxmertError):
     """A checkpoint is missing, damaged, or belongs to another model or store."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A file of a checkpoint is missing or is not what its manifest says."""
+
+
 class NonFiniteLossError(LxmertError):
     """A loss became NaN or infinite; raised before the optimiser moves."""
 
@@ -42,3 +47,15 @@ class ClusterError(LxmertError):
 
 class WorkerError(LxmertError):
     """A process that did a part of the work was killed."""
+
+
+class StoppedError(LxmertError):
+    """Ctrl-C ended a run at a step boundary; it left a checkpoint to go on from."""
+
+    exit_code = 130
+
+
+class PreemptedError(StoppedError):
+    """SIGTERM did. The code is EX_TEMPFAIL: the same command will go on, so start it again."""
+
+    exit_code = 75

@@ -14,6 +14,7 @@ import torch
 from lxmert_dist.config import PretrainConfig, load_config
 from lxmert_dist.train.run import run as train
 from lxmert_dist.train.world import World, join
+from ranks import started
 
 ROOT = Path(__file__).parent.parent
 DEFAULTS = ROOT / "configs" / "pretrain" / "easy_vqa.toml"
@@ -103,7 +104,7 @@ def pretrain(
     """Pretrain with ``SMALL`` settings; returns the ledger, one entry a step.
 
     A single rank runs in this process, which saves its start, unless it is to run ``apart``;
-    several come from the launcher.
+    several are forked from a server that has imported everything.
     """
     chosen = [*SMALL, f"directory={directory}", f"data.store={store}", *settings]
     if ranks == 1 and not apart:
@@ -112,8 +113,8 @@ def pretrain(
         join(World(), timeout_seconds=60)
         train(config, World(), "process")
     else:
-        done = run("pretrain.py", chosen, ranks=ranks, timeout=timeout)
-        assert done.code == 0, done.output
+        with started(chosen, ranks) as running:
+            assert set(running.wait(timeout)) == {0}, running.output
     return ledger(directory)
 
 
@@ -139,6 +140,31 @@ def pretrain_and_kill(settings: Sequence[str], directory: Path, step: int) -> No
         time.sleep(0.005)
     process.kill()
     process.wait()
+
+
+def pretrain_and_signal(
+    settings: Sequence[str],
+    directory: Path,
+    step: int,
+    number: int,
+    *,
+    ranks: int = 1,
+    rank: int | None = None,
+) -> tuple[list[int], str]:
+    """Pretrain on forked ranks; once the ledger holds ``step`` steps, send a signal to all or one.
+
+    Returns:
+        The ranks' exit codes, and what they said.
+    """
+    with started(settings, ranks) as running:
+        deadline = time.monotonic() + 120
+        while len(ledger(directory)) < step:
+            assert all(p.is_alive() for p in running.processes), running.output
+            assert time.monotonic() < deadline, "the run did not get there"
+            time.sleep(0.005)
+        for process in running.processes if rank is None else [running.processes[rank]]:
+            os.kill(process.pid, number)
+        return running.wait(), running.output
 
 
 def identities(entries: Sequence[Mapping]) -> list[str]:

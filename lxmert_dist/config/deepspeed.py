@@ -3,6 +3,7 @@
 from typing import Any
 
 from lxmert_dist.config.run import RunConfig
+from lxmert_dist.config.sections import TrainConfig
 from lxmert_dist.errors import ConfigError
 
 _NEVER = 10**9
@@ -31,8 +32,35 @@ def deepspeed_config(config: RunConfig, *, world_size: int) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": share // micro,
         "gradient_clipping": config.optimizer.clip_norm,
-        "zero_optimization": {"stage": train.zero_stage},
+        "zero_optimization": _zero(train),
         "bf16": {"enabled": train.precision == "bf16"},
+        "fp16": _fp16(train),
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # ours runs on either device, and compiles nothing
         "steps_per_print": _NEVER,
+    }
+
+
+def _zero(train: TrainConfig) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "stage": train.zero_stage,
+        "reduce_bucket_size": train.reduce_bucket_size,
+        "allgather_bucket_size": train.allgather_bucket_size,
+    }
+    if train.overlap_communication != "auto":
+        settings["overlap_comm"] = train.overlap_communication == "on"
+    if train.offload_optimizer:
+        settings["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+    return settings
+
+
+def _fp16(train: TrainConfig) -> dict[str, Any]:
+    if train.precision != "fp16":
+        return {"enabled": False}
+    return {
+        "enabled": True,
+        "loss_scale": 0,  # dynamic
+        "initial_scale_power": train.initial_scale_power,
+        "loss_scale_window": train.scale_window,
+        "hysteresis": 1,  # every overflow halves
     }

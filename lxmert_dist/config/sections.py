@@ -219,8 +219,23 @@ class TrainConfig(Section):
     """Pairs per optimiser step over all ranks."""
     micro_batch_size: Count = 256
     """Pairs per forward of one rank; smaller than the rank's share means accumulation."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the weights and activations; the optimiser's weights and moments are fp32 in any case.
+    ``fp16`` scales the loss, and skips the update of a step whose gradients overflow."""
+    initial_scale_power: Annotated[int, Field(ge=0, le=32)] = 16
+    """fp16: the loss scale begins at 2 to this power; an overflow halves it."""
+    scale_window: Count = 1000
+    """fp16: after so many steps without an overflow the loss scale is doubled."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
+    offload_optimizer: bool = False
+    """Keep the optimiser's weights and moments in host memory, and update there; stages 1 to 3."""
+    overlap_communication: Literal["auto", "on", "off"] = "auto"
+    """Whether gradients are reduced while the backward pass goes on, for the memory of a second
+    bucket; ``auto`` does at stage 3 only, as DeepSpeed does."""
+    reduce_bucket_size: Count = 500_000_000
+    """Elements that are reduced at once; stages 1 to 3 hold a buffer of this size."""
+    allgather_bucket_size: Count = 500_000_000
+    """Elements of updated weights that are gathered at once; stages 1 and 2."""
     activation_checkpointing: bool = False
     """Compute the activations of each layer again in the backward pass instead of keeping them."""
     compile: bool = False
@@ -237,6 +252,12 @@ class TrainConfig(Section):
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads of torch per rank; 0 leaves torch's choice (or OMP_NUM_THREADS)."""
 
+    @model_validator(mode="after")
+    def _something_to_offload(self) -> "TrainConfig":
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("offload_optimizer needs zero_stage 1, 2 or 3; stage 0 shares nothing")
+        return self
+
 
 class CheckpointConfig(Section):
     """When and where the state of a run is kept."""
@@ -247,6 +268,19 @@ class CheckpointConfig(Section):
     """Steps between two checkpoints; 0 means at the end of each epoch. The last step is kept."""
     keep: Count = 2
     """How many of the newest are kept."""
+    keep_every: Annotated[int, Field(ge=0)] = 0
+    """Those whose step is a multiple of this are kept for good; 0 keeps none for good."""
+    best: str = ""
+    """Metric of the validation, e.g. ``valid/loss`` or ``valid/matching_accuracy``: of the
+    checkpoints written right after a validation, the best by it is kept too. Empty: none."""
+    best_is: Literal["lowest", "highest"] = "lowest"
+    """Which value of ``best`` is the best."""
+    background: bool = True
+    """Whether a checkpoint is written behind the training that goes on, from a copy of the state
+    in the memory of rank 0's host (12 bytes a parameter); else training waits for it."""
+    grace_seconds: Positive = 25.0
+    """After SIGTERM or Ctrl-C, how long the step and the last checkpoint may take; then the process
+    ends without it. Schedulers, torchrun and deepspeed kill after 30 s unless told otherwise."""
 
 
 class TrackingConfig(Section):

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from lxmert_dist.errors import CheckpointError
+from lxmert_dist.errors import DamagedCheckpointError
 from lxmert_dist.store import uri as uris
 
 FORMAT = 1
@@ -30,24 +30,31 @@ class Sealed:
         self._files = files
         self._advice = advice
 
+    @property
+    def names(self) -> list[str]:
+        """Of all files that the manifest vouches for."""
+        return list(self._files)
+
     def __contains__(self, name: str) -> bool:
         """Whether the manifest vouches for a file of this name."""
         return name in self._files
 
     def fetch(self, name: str, folder: Path) -> Path:
-        """A verified copy of one file in a local folder.
+        """One file, verified: a copy in a local folder, or itself where it is on this machine.
 
         Raises:
-            CheckpointError: it is missing or damaged.
+            DamagedCheckpointError: it is missing or damaged.
         """
-        copy = folder / name
+        place = uris.local_path(self.uri)
+        copy = (place or folder) / name
         try:
-            uris.download(uris.join(self.uri, name), copy)
+            if place is None:
+                uris.download(uris.join(self.uri, name), copy)
             found = (copy.stat().st_size, digest(copy))
-        except uris.MissingError as error:
-            raise CheckpointError(f"{self.uri}/{name} is missing; {self._advice}") from error
+        except (uris.MissingError, FileNotFoundError) as error:
+            raise DamagedCheckpointError(f"{self.uri}/{name} is missing; {self._advice}") from error
         if found != self._files.get(name):
-            raise CheckpointError(
+            raise DamagedCheckpointError(
                 f"{self.uri}/{name} is damaged (length or checksum); {self._advice}"
             )
         return copy
@@ -57,7 +64,7 @@ def open_sealed(uri: str, advice: str) -> Sealed | None:
     """The directory at a URI, or None where no complete one is.
 
     Raises:
-        CheckpointError: its manifest is damaged.
+        DamagedCheckpointError: its manifest is damaged.
     """
     try:
         text = uris.read_bytes(uris.join(uri, MANIFEST))
@@ -65,8 +72,10 @@ def open_sealed(uri: str, advice: str) -> Sealed | None:
         return None
     try:
         files = {k: (int(v[0]), str(v[1])) for k, v in json.loads(text)["files"].items()}
+        if any("/" in name or name in ("", ".", "..") for name in files):
+            raise ValueError("a name that leads elsewhere")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{uri}/{MANIFEST} is damaged; {advice}") from error
+        raise DamagedCheckpointError(f"{uri}/{MANIFEST} is damaged; {advice}") from error
     return Sealed(uri, files, advice)
 
 

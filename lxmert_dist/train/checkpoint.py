@@ -11,47 +11,30 @@ Every tensor is whole, so a checkpoint resumes at any ZeRO stage and any number 
 """
 
 import json
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from lxmert_dist.errors import CheckpointError, StoreError
+from lxmert_dist.errors import CheckpointError, DamagedCheckpointError, StoreError
 from lxmert_dist.store import uri as uris
-from lxmert_dist.store.sealed import Sealed, open_sealed, publish, seal
+from lxmert_dist.store.sealed import MANIFEST, Sealed, open_sealed, publish, seal
 from lxmert_dist.tasks.weights import Description, TaskWeights, kind_of, open_export, read_model
+from lxmert_dist.train.retention import Retention
+from lxmert_dist.train.state import FORMAT, TrainState
+from lxmert_dist.train.tensor_file import write_tensors
 
-FORMAT = 1
-_FALL_BACK = "remove this checkpoint to go on from the one before"
+T = TypeVar("T")
 
-
-@dataclass(frozen=True)
-class TrainState:
-    """Where a run is, and what it belongs to."""
-
-    step: int
-    """Optimiser steps done."""
-    epoch: int
-    """Of the next step."""
-    epoch_step: int
-    """Of the next step, within its epoch."""
-    plan_version: int
-    store_digest: str
-    fingerprint: str
-    config: dict[str, Any]
-    data_spec: dict[str, int]
-    tokenizer_digest: str
-    answers: list[str]
-    object_classes: list[str]
-    attribute_classes: list[str]
-    tracker_run_id: str | None = None
-    format: int = FORMAT
-    versions: dict[str, str | None] = field(default_factory=dict)
+_PREFIX = "step-"
+_ADVICE = "remove this checkpoint, or bring the file back"
 
 
 class Checkpoint:
@@ -61,6 +44,28 @@ class Checkpoint:
         """``sealed``: its directory."""
         self.uri = sealed.uri
         self._sealed = sealed
+        self._verified: dict[str, Path] = {}
+
+    def verify(self, folder: Path) -> None:
+        """Check every file, and go on with what was checked.
+
+        Args:
+            folder: takes copies of what is not on this machine; they must stay.
+
+        Raises:
+            DamagedCheckpointError: a file is missing or is not what the manifest says.
+        """
+        for name in self._sealed.names:
+            self._verified[name] = self._sealed.fetch(name, folder)
+
+    @contextmanager
+    def _file(self, name: str) -> Iterator[Path]:
+        """A verified copy, for as long as the context."""
+        if name in self._verified:
+            yield self._verified[name]
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            yield self._sealed.fetch(name, Path(folder))
 
     def state(self) -> TrainState:
         """The run's state.
@@ -68,8 +73,8 @@ class Checkpoint:
         Raises:
             CheckpointError: it is damaged or was written by another version.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            tree = json.loads(self._sealed.fetch("state.json", Path(folder)).read_text())
+        with self._file("state.json") as file:
+            tree = json.loads(file.read_text())
         if tree.get("format") != FORMAT:
             raise CheckpointError(
                 f"{self.uri} has format {tree.get('format')}, this version reads {FORMAT}"
@@ -88,8 +93,7 @@ class Checkpoint:
         Raises:
             CheckpointError: the file is missing or damaged.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            file = self._sealed.fetch(f"{part}.safetensors", Path(folder))
+        with self._file(f"{part}.safetensors") as file:
             try:
                 return load_file(file)
             except SafetensorError as error:
@@ -116,69 +120,134 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of a run, newest last."""
+    """The checkpoints of a run."""
 
-    def __init__(self, uri: str, keep: int) -> None:
-        """``keep``: how many complete ones stay."""
+    def __init__(self, uri: str, retention: Retention | None = None) -> None:
+        """``retention``: what stays when another one is saved."""
         self.uri = uri
-        self._keep = keep
+        self._retention = retention or Retention()
+        self._metrics: dict[int, Mapping[str, float]] = {}
 
-    def save(self, state: TrainState, parts: Mapping[str, Iterator[tuple[str, Tensor]]]) -> str:
-        """Write a checkpoint, then drop the oldest ones; returns its URI.
+    def place(self, step: int) -> str:
+        """The URI of a step's checkpoint."""
+        return uris.join(self.uri, _name(step))
+
+    def save(self, state: TrainState, parts: Mapping[str, Mapping[str, Tensor]]) -> str:
+        """Write a checkpoint, then drop what need not stay; returns its URI.
+
+        Steps beyond this one are of a future that the run gave up when it went back; they go too.
+
+        Args:
+            state: where the run is.
+            parts: float32 tensors of the CPU by part (``engine.PARTS``) and parameter.
 
         Raises:
-            StoreError: the place cannot be written (full, forbidden, unreachable); what was
-                complete before stays complete.
+            StoreError, OSError: the place cannot be written (full, forbidden, unreachable); what
+                was complete before stays complete.
         """
-        target = uris.join(self.uri, f"step-{state.step:08d}")
-        uris.delete_tree(target)
+        target = self.place(state.step)
+        _remove(target)
+        try:
+            self._write(target, state, parts)
+        except BaseException:
+            with suppress(StoreError, OSError):
+                uris.delete_tree(target)  # a full disk has better uses
+            raise
+        self._metrics[state.step] = state.metrics
+        self._tidy(state.step)
+        return target
+
+    def first_good(self, read: Callable[[Checkpoint], T]) -> T | None:
+        """What ``read`` makes of the newest checkpoint that is not damaged; None if none is there.
+
+        Those before it are warned of.
+
+        Raises:
+            CheckpointError: all that are there are damaged.
+        """
+        damaged: list[str] = []
+        names = self._names()
+        for name in reversed(names):
+            try:
+                checkpoint = self.at(uris.join(self.uri, name))
+                if checkpoint is not None:
+                    found = read(checkpoint)
+                    for problem in damaged:
+                        _warn(f"{problem}. Going back to {checkpoint.uri}")
+                    return found
+            except DamagedCheckpointError as error:
+                damaged.append(str(error).partition(";")[0])
+        if names != self._names():  # the run went on under our eyes
+            return self.first_good(read)
+        if damaged:
+            raise CheckpointError(
+                f"no good checkpoint is left at {uris.shown(self.uri)}: {'; '.join(damaged)}. "
+                "Bring one back, or remove them to start anew"
+            )
+        return None
+
+    def latest(self) -> Checkpoint | None:
+        """The newest complete checkpoint, if there is one; its files are not looked into.
+
+        Raises:
+            CheckpointError: there are some, but all their manifests are damaged.
+        """
+        return self.first_good(lambda checkpoint: checkpoint)
+
+    def at(self, uri: str) -> Checkpoint | None:
+        """The checkpoint at exactly this URI, if a complete one is there.
+
+        Raises:
+            DamagedCheckpointError: its manifest is damaged.
+        """
+        sealed = open_sealed(uri, _ADVICE)
+        return None if sealed is None else Checkpoint(sealed)
+
+    def _write(
+        self, target: str, state: TrainState, parts: Mapping[str, Mapping[str, Tensor]]
+    ) -> None:
         files = {}
-        with tempfile.TemporaryDirectory() as folder:
+        local = uris.local_path(target)
+        with tempfile.TemporaryDirectory() as temporary:
+            # On a disk of ours the files are written where they belong: without the manifest they
+            # are nothing yet.
+            folder = local or Path(temporary)
+            folder.mkdir(parents=True, exist_ok=True)
             for part, tensors in parts.items():
-                file = Path(folder) / f"{part}.safetensors"
-                save_file(dict(tensors), file)
-                files[file.name] = publish(file, target)
-            file = Path(folder) / "state.json"
+                file = folder / f"{part}.safetensors"
+                files[file.name] = write_tensors(file, tensors)
+                if local is None:
+                    uris.upload(file, uris.join(target, file.name))
+                    file.unlink()
+            file = Path(temporary) / "state.json"
             file.write_text(json.dumps(asdict(state), indent=1))
             files[file.name] = publish(file, target)
         seal(target, files)
-        for old in self._steps()[: -self._keep]:
-            uris.delete_tree(uris.join(self.uri, old))
-        return target
 
-    def latest(self) -> Checkpoint | None:
-        """The newest complete checkpoint, if there is one.
+    def _tidy(self, newest: int) -> None:
+        """Drop what need not stay beside the newest, and what was never completed."""
+        complete = {}
+        for name in self._names():
+            step, checkpoint = int(name.removeprefix(_PREFIX)), None
+            with suppress(DamagedCheckpointError):
+                checkpoint = self.at(self.place(step))
+            if checkpoint is None or step > newest:
+                _remove(self.place(step))
+            else:
+                complete[step] = checkpoint
+        if self._retention.best:
+            for step in complete.keys() - self._metrics.keys():
+                self._metrics[step] = {}
+                with suppress(CheckpointError):
+                    self._metrics[step] = complete[step].state().metrics
+        stay = self._retention.kept(sorted(complete), self._metrics)
+        for step in complete.keys() - stay:
+            _remove(self.place(step))
 
-        Raises:
-            CheckpointError: its manifest is damaged.
-        """
-        for name in reversed(self._steps()):
-            checkpoint = self._complete(uris.join(self.uri, name))
-            if checkpoint is not None:
-                return checkpoint
-        return None
-
-    def _steps(self) -> list[str]:
-        return sorted(name for name in uris.list_dir(self.uri) if name.startswith("step-"))
-
-    def open(self, uri: str) -> Checkpoint:
-        """The checkpoint at exactly this URI.
-
-        Raises:
-            CheckpointError: there is no complete one, e.g. because another host wrote it to a disk
-                that this one does not see.
-        """
-        checkpoint = self._complete(uri)
-        if checkpoint is None:
-            raise CheckpointError(
-                f"there is no complete checkpoint at {uri} on this host; "
-                "set checkpoint.uri to a place that all hosts share"
-            )
-        return checkpoint
-
-    def _complete(self, uri: str) -> Checkpoint | None:
-        sealed = open_sealed(uri, _FALL_BACK)
-        return None if sealed is None else Checkpoint(sealed)
+    def _names(self) -> list[str]:
+        """Oldest first."""
+        found = [name for name in uris.list_dir(self.uri) if _is_step(name)]
+        return sorted(found, key=lambda name: int(name.removeprefix(_PREFIX)))
 
 
 def find(uri: str) -> Checkpoint:
@@ -187,14 +256,16 @@ def find(uri: str) -> Checkpoint:
     Raises:
         CheckpointError: there is none.
     """
-    found = _find(uri)
+    found = _find(uri, lambda checkpoint: checkpoint)
     if found is None:
         raise _nothing(uri)
     return found
 
 
 def find_weights(uri: str) -> TaskWeights:
-    """The weights at a URI: an export of ``launch/convert.py``, or else :func:`find`'s.
+    """The weights at a URI: an export of ``launch/convert.py``, or those of a checkpoint.
+
+    Of a run they are the newest that are not damaged.
 
     Raises:
         CheckpointError: there are none, or they are damaged.
@@ -213,26 +284,42 @@ def weights_at(uri: str) -> TaskWeights | None:
         raise CheckpointError(str(error)) from error
     if export is not None:
         return export
-    checkpoint = _find(uri)
-    return None if checkpoint is None else checkpoint.weights()
+    return _find(uri, Checkpoint.weights)
 
 
-def _find(uri: str) -> Checkpoint | None:
+def _find(uri: str, read: Callable[[Checkpoint], T]) -> T | None:
+    """What ``read`` makes of the checkpoint at a URI, or of the newest good one of a run."""
     try:
-        itself = open_sealed(uri, _FALL_BACK) if _is_step(uri) else None
+        itself = Checkpoints(uri).at(uri) if _is_step(uri.rstrip("/").rpartition("/")[2]) else None
         if itself is not None:
-            return Checkpoint(itself)
+            return read(itself)
         for place in (uri, uris.join(uri, "checkpoints")):
-            checkpoint = Checkpoints(place, 1).latest()
-            if checkpoint is not None:
-                return checkpoint
+            found = Checkpoints(place).first_good(read)
+            if found is not None:
+                return found
+    except CheckpointError:
+        raise
     except StoreError as error:
         raise CheckpointError(str(error)) from error
     return None
 
 
-def _is_step(uri: str) -> bool:
-    return uri.rstrip("/").rpartition("/")[2].startswith("step-")
+def _name(step: int) -> str:
+    return f"{_PREFIX}{step:08d}"
+
+
+def _is_step(name: str) -> bool:
+    return name.startswith(_PREFIX) and name.removeprefix(_PREFIX).isdecimal()
+
+
+def _remove(uri: str) -> None:
+    """Manifest first: whoever looks now finds nothing, and whoever reads it finds the next."""
+    uris.delete_tree(uris.join(uri, MANIFEST))
+    uris.delete_tree(uri)
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _nothing(uri: str) -> CheckpointError:

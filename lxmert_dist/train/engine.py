@@ -1,25 +1,29 @@
 """DeepSpeed around a task. The only file that imports it.
 
-The state of an engine is taken and given as full fp32 tensors by parameter name, whatever the
-ZeRO stage, the precision and the number of ranks, so that a checkpoint fits all of them.
+The state of an engine is fp32 tensors by parameter name, whatever the ZeRO stage, the precision and
+the number of ranks; a rank gives and takes the fragments of them that are its own, so that a
+checkpoint fits all of them.
 """
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lxmert_dist.config import RunConfig, deepspeed_config
-from lxmert_dist.errors import CheckpointError
+from lxmert_dist.errors import ConfigError, NonFiniteLossError
 from lxmert_dist.schema import LossReport, MicroBatch
 from lxmert_dist.train.optimizer import build_optimizer
+from lxmert_dist.train.snapshot import Fragment
 from lxmert_dist.train.world import World
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 PARTS = ("weights", *MOMENTS)
 """The parts of an engine's state, each one tensor per parameter."""
+_SCALER = ("cur_scale", "cur_iter", "last_overflow_iter")
 
 
 class Engine:
@@ -29,10 +33,12 @@ class Engine:
         """Wrap ``task``; the process group exists already.
 
         Raises:
-            ConfigError: batch sizes, lanes and ranks do not divide.
+            ConfigError: batch sizes, lanes and ranks do not divide, or the device cannot compute in
+                this precision.
         """
         settings = deepspeed_config(config, world_size=world.size)
         deepspeed = _import_deepspeed(world)
+        _check_precision(config.train.precision, world)
         self.accumulation = int(settings["gradient_accumulation_steps"])
         self._stage = config.train.zero_stage
         self._world = world
@@ -64,12 +70,51 @@ class Engine:
         self._engine.step()
 
     def step(self, learning_rate: float) -> float:
-        """After the last micro-batch: clip, update; returns the gradient norm before clipping."""
+        """After the last micro-batch: clip, update; returns the gradient norm before clipping.
+
+        Where gradients overflowed nothing changes but the loss scale: see :attr:`applied`.
+
+        Raises:
+            NonFiniteLossError: they overflow at the smallest loss scale.
+        """
         norm = self._plain_norm()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        self._engine.step()
+        try:
+            self._engine.step()
+        except Exception as error:  # DeepSpeed raises no other
+            if "loss scale already at minimum" not in str(error):
+                raise
+            raise NonFiniteLossError(
+                "the gradients overflow at the smallest loss scale; the weights were not changed. "
+                "Lower optimizer.learning_rate, or use train.precision=bf16"
+            ) from error
         return float(self._engine.get_global_grad_norm()) if norm is None else norm
+
+    @property
+    def applied(self) -> bool:
+        """Whether the last step moved the weights."""
+        return bool(self._engine.was_step_applied())
+
+    @property
+    def loss_scaler(self) -> dict[str, float]:
+        """fp16: where the dynamic loss scale is; empty in other precisions."""
+        scaler = self._scaler()
+        return {} if scaler is None else {name: float(getattr(scaler, name)) for name in _SCALER}
+
+    def set_loss_scaler(self, state: Mapping[str, float]) -> None:
+        """Go on with the loss scale of a checkpoint; one of another precision has none."""
+        scaler = self._scaler()
+        if scaler is not None:
+            for name, value in state.items():
+                setattr(scaler, name, type(getattr(scaler, name))(value))
+
+    def _scaler(self) -> Any:
+        if not self._engine.fp16_enabled():
+            return None
+        if self._stage == 0:
+            return self._optimizer.loss_scale_config
+        return self._optimizer.loss_scaler
 
     def _plain_norm(self) -> float | None:
         """DeepSpeed reports no norm at stage 0 in fp32, where the gradients are still whole."""
@@ -86,19 +131,29 @@ class Engine:
         """Dropout off."""
         self._engine.eval()
 
-    def state(self, part: str) -> Iterator[tuple[str, Tensor]]:
-        """One of ``PARTS``: name and full fp32 tensor of each parameter, on every rank in turn.
+    def shapes(self, part: str) -> dict[str, torch.Size]:
+        """Of the tensors of one of ``PARTS``, by parameter name."""
+        return {
+            name: getattr(parameter, "ds_shape", parameter.shape)
+            for name, parameter in self._engine.module.named_parameters()
+            if parameter.requires_grad or part == "weights"
+        }
 
-        All ranks must walk through it together: ZeRO gathers each tensor from its owners.
+    def fragments(self, part: str) -> Iterator[Fragment]:
+        """What this rank has to give of one of ``PARTS``; over all ranks, everything once.
+
+        All ranks must walk through it together: ZeRO-3 gathers parameters that are not trained.
         """
+        masters = self._masters()
         for name, parameter in self._engine.module.named_parameters():
             if parameter.requires_grad:
-                tensor = self._get(parameter, part)
+                own = self._own(name, parameter, part, masters)
+                if own is not None and (self._stage or self._world.is_main):
+                    yield own
             elif part == "weights":
-                tensor = self._frozen(parameter)
-            else:
-                continue
-            yield name, tensor.detach().to("cpu", torch.float32, copy=True)
+                whole = self._frozen(parameter).detach().view(-1)
+                if self._world.is_main:
+                    yield Fragment(name, 0, whole)
 
     def set_steps_done(self, steps: int) -> None:
         """Tell an optimiser that corrects its bias how many steps its moments have seen."""
@@ -106,21 +161,23 @@ class Engine:
             if "step" in state:
                 state["step"].fill_(float(steps))
 
-    def load(self, part: str, tensors: Mapping[str, Tensor]) -> None:
-        """Set a part of the state on all ranks.
+    @torch.no_grad()
+    def load(self, part: str, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """Set a part of the state.
 
         Weights set here are the optimiser's masters; what the model computes with it takes from
         the task when it is built, so ``load_weights`` comes before.
 
-        Raises:
-            CheckpointError: a parameter is missing or of another shape.
+        Args:
+            part: one of ``PARTS``.
+            tensors: name and whole tensor of each parameter, in the shapes of :meth:`shapes`.
         """
-        for name, parameter in self._engine.module.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            if name not in tensors:
-                raise CheckpointError(f"the checkpoint has no {part} of parameter {name}")
-            self._set(name, parameter, part, tensors[name].to(self._world.device))
+        masters, parameters = self._masters(), dict(self._engine.module.named_parameters())
+        for name, whole in tensors:
+            if parameters[name].requires_grad:
+                own = self._own(name, parameters[name], part, masters)
+                if own is not None:
+                    own.tensor.copy_(whole.view(-1)[own.start :][: own.tensor.numel()])
 
     def _create_moments(self) -> None:
         """Give the client optimiser its state now, so that it can be loaded before a first step."""
@@ -140,19 +197,27 @@ class Engine:
         if self._stage in (1, 2):
             self._optimizer._lazy_init_hp_params_optimizer_state()
 
-    def _get(self, parameter: nn.Parameter, part: str) -> Tensor:
-        if self._stage == 0:
-            owner = self._masters()[parameter]
-            full = owner if part == "weights" else self._client.state[owner][part]
-        else:
-            from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
-
-            if part == "weights":
-                full = safe_get_full_fp32_param(parameter)
-            else:
-                full = safe_get_full_optimizer_state(parameter, part)
-        assert isinstance(full, Tensor)
-        return full
+    def _own(
+        self, name: str, parameter: nn.Parameter, part: str, masters: Mapping[nn.Parameter, Tensor]
+    ) -> Fragment | None:
+        """The fragment of a trained parameter that this rank moves, where the optimiser has it."""
+        key = None if part == "weights" else part
+        match self._stage:
+            case 0:
+                owner = masters[parameter]
+                whole = owner if key is None else self._client.state[owner][key]
+                return Fragment(name, 0, whole.detach().view(-1))
+            case 3:
+                held, _ = self._optimizer._get_fp32_opt_state_partition(parameter, False, key)
+                start = held.numel() * self._world.rank
+                length = min(held.numel(), parameter.ds_numel - start)  # type: ignore[attr-defined]
+                return Fragment(name, start, held.detach()[:length]) if length > 0 else None
+            case _:
+                mapping = parameter._hp_mapping  # type: ignore[attr-defined]
+                if mapping is None:
+                    return None
+                held = mapping.get_hp_fragment(key).detach().view(-1)
+                return Fragment(name, mapping.lp_fragment_address.start, held)
 
     def _frozen(self, parameter: nn.Parameter) -> Tensor:
         """A parameter that is not trained, whole on this rank."""
@@ -163,45 +228,36 @@ class Engine:
         with GatheredParameters([parameter]):
             return parameter.detach().clone()
 
-    def _set(self, name: str, parameter: nn.Parameter, part: str, value: Tensor) -> None:
-        current = self._get(parameter, part)
-        if current.shape != value.shape:
-            raise CheckpointError(
-                f"{part} of {name} has shape {tuple(value.shape)} in the checkpoint, "
-                f"but {tuple(current.shape)} in this model"
-            )
-        if self._stage == 0:
-            with torch.no_grad():
-                current.copy_(value)
-            return
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
-
-        if part == "weights":
-            safe_set_full_fp32_param(parameter, value)
-        else:
-            safe_set_full_optimizer_state(parameter, value, part)
-
     def _masters(self) -> dict[nn.Parameter, Tensor]:
         """At stage 0, what the optimiser moves for each parameter: itself, or its fp32 master."""
+        if self._stage:
+            return {}
         if self._optimizer is self._client:
             return {p: p for p in self._engine.module.parameters() if p.requires_grad}
         groups = zip(self._optimizer.fp16_groups, self._optimizer.fp32_groups, strict=True)
         return {low: high for lows, highs in groups for low, high in zip(lows, highs, strict=True)}
 
 
-def load_weights(task: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Give a task the weights of a checkpoint, before an engine is built around it.
+@torch.no_grad()
+def load_weights(task: nn.Module, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Give a task the weights of a checkpoint, before an engine is built around it."""
+    own = task.state_dict()
+    for name, tensor in weights:
+        own[name].copy_(tensor)
+
+
+def _check_precision(precision: str, world: World) -> None:
+    """Refuse what DeepSpeed would refuse later, in its words.
 
     Raises:
-        CheckpointError: they are those of another model; names the first tensor that differs.
+        ConfigError: see above.
     """
-    own = task.state_dict()
-    for name in {**own, **weights}:
-        there = tuple(weights[name].shape) if name in weights else None
-        here = tuple(own[name].shape) if name in own else None
-        if there != here:
-            raise CheckpointError(f"{name} is {there} in the checkpoint, but {here} in this model")
-    task.load_state_dict(weights)
+    from deepspeed.accelerator import get_accelerator
+
+    if precision == "fp16" and not get_accelerator().is_fp16_supported():
+        raise ConfigError(
+            f"train.precision=fp16 cannot be computed on this {world.device.type}; use bf16 or fp32"
+        )
 
 
 def _import_deepspeed(world: World):  # type: ignore[no-untyped-def]

@@ -19,7 +19,8 @@ from lxmert_dist.train.meter import Clock, Meter, Progress
 from lxmert_dist.train.optimizer import learning_rate
 from lxmert_dist.train.reading import Reading
 from lxmert_dist.train.recorder import Recorder
-from lxmert_dist.train.world import World, total, total_identity
+from lxmert_dist.train.stop import Stop
+from lxmert_dist.train.world import World, identity_of, identity_parts, total
 
 
 @dataclass
@@ -30,24 +31,30 @@ class Trainer:
     world: World
     engine: Engine
     recorder: Recorder
+    stop: Stop
     step: int = 0
     """Optimiser steps done."""
+    validated: bool = False
+    """Whether the weights of ``step`` were validated already, before an earlier start ended."""
     meter: Meter = field(default_factory=Meter)
     """Of the steps since the last line of metrics, as is ``clock``."""
     clock: Clock = field(default_factory=Clock)
     reading: Reading = field(default_factory=Reading)
     """As ``clock``."""
     latest: dict[str, float] = field(default_factory=dict)
-    """Learning rate and gradient norm of the last step."""
+    """Learning rate, gradient norm and loss scale of the last step."""
+    flags: dict[str, float] = field(default_factory=dict)
+    """What the ranks were asked during the last step: see ``Stop``."""
 
     def run(self) -> None:
         """Train from ``step`` to the end, with evaluations and checkpoints as they are due.
 
         Raises:
             NonFiniteLossError: a loss is NaN or infinite; the weights are those of the step before.
+            StoppedError: a signal ended it; the weights are those of ``step``.
         """
         job, config = self.job, self.job.config
-        if self.step == 0:
+        if self.step == 0 or (self._due(config.train.validate_every) and not self.validated):
             self._evaluate()
         with (
             job.loader(self.world, job.position(self.step)) as loader,
@@ -59,13 +66,14 @@ class Trainer:
                 self.clock.add(time.perf_counter() - started, batch.wait_seconds)
                 self.reading.add(batch)
                 self.step += 1
+                self.stop.check(self.flags)
                 at_end = self.step == job.total_steps
                 if at_end or self.step % config.train.log_every == 0:
                     self._log(progress, loader)
                 if self._due(config.train.validate_every):
                     self._evaluate()
                 if self._due(config.checkpoint.every):
-                    self.recorder.checkpoint(self.engine, self.step)
+                    self.recorder.checkpoint(self.step)
                 progress.advance()
 
     def finish(self) -> dict[str, float]:
@@ -77,12 +85,14 @@ class Trainer:
         return metrics
 
     def _evaluate(self) -> None:
-        self.recorder.metrics(self._score(self.job.validation), self.step)
+        self.recorder.validation(self._score(self.job.validation), self.step)
 
     def _score(self, evaluation: Evaluation) -> dict[str, float]:
         """Metrics of an evaluation by ``<evaluation>/<metric>``; every rank gets them."""
         loader = evaluation.loader(self.job.config, self.world)
-        found = evaluate(self.engine, loader, self.world)
+        found = evaluate(self.engine, loader, self.world, self.stop)
+        weights = self.job.task.loss_weights_at(self.step)
+        found["loss"] = weighted(found, weights)
         return {f"{evaluation.name}/{name}": value for name, value in found.items()}
 
     def _due(self, every: int) -> bool:
@@ -110,16 +120,27 @@ class Trainer:
             self.engine.backward(torch.stack(terms).sum())
             if number < len(batch.micro_batches):
                 self.engine.end_micro_batch()
-        seen = seen.over_ranks(world)
+        sums = identity_parts(batch.identity) | self.stop.flags()
+        seen, sums = seen.over_ranks(world, sums)
+        self.flags = sums
         check_finite(seen.sums, names, self.step)
         rate = learning_rate(job.config.optimizer, self.step, job.total_steps)
+        self.recorder.before_update()
         norm = self.engine.step(rate)
+        applied = self.engine.applied
         self.meter.merge(seen)
-        self.latest = {"learning_rate": rate, "gradient_norm": norm}
-        identity = self.reading.identity = total_identity(batch.identity, world)
+        self.latest = {"learning_rate": rate, "gradient_norm": norm} | self._scale()
         means = seen.means()
         losses = {n: means[n] for n in names if n in means}
-        self.recorder.ledger(self.step, batch.epoch, identity, losses)
+        identity = self.reading.identity = identity_of(sums)
+        self.recorder.ledger(self.step, batch.epoch, identity, losses, applied=applied)
+
+    def _scale(self) -> dict[str, float]:
+        """The loss scale, where there is one, and how many updates were skipped for it."""
+        scaler = self.engine.loss_scaler
+        if not scaler:
+            return {}
+        return {"loss_scale": scaler["cur_scale"], "skipped_steps": float(self.recorder.skipped)}
 
     def _divisors(self, batch: StepBatch) -> list[Mapping[str, float]]:
         """What divides the sum of each loss's terms, for each of this rank's micro-batches.
@@ -142,7 +163,7 @@ class Trainer:
         job = self.job
         metrics = self.meter.means()
         weights = job.task.loss_weights_at(self.step - 1)
-        metrics["loss"] = sum(w * metrics.get(n, 0.0) for n, w in weights.items())
+        metrics["loss"] = weighted(metrics, weights)
         metrics |= self.latest | self.clock.rates(job.config.train.global_batch_size)
         data = self.reading.metrics(loader.stats(), self.clock, self.world)
         self.meter, self.clock, self.reading = Meter(), Clock(), Reading()
@@ -152,8 +173,12 @@ class Trainer:
 
 
 @torch.no_grad()
-def evaluate(engine: Engine, loader: Loader, world: World) -> dict[str, float]:
-    """Mean losses and metrics over all pairs of a loader and all ranks."""
+def evaluate(engine: Engine, loader: Loader, world: World, stop: Stop) -> dict[str, float]:
+    """Mean losses and metrics over all pairs of a loader and all ranks.
+
+    Raises:
+        StoppedError: a signal ended it before its end.
+    """
     engine.eval()
     meter = Meter()
     with loader:
@@ -161,7 +186,13 @@ def evaluate(engine: Engine, loader: Loader, world: World) -> dict[str, float]:
             for micro_batch in batch.micro_batches:
                 report = engine(micro_batch)
                 meter.add(report, micro_batch.counts, float(batch.counted))
-    return meter.over_ranks(world).means()
+            stop.check_together(world)
+    return meter.over_ranks(world)[0].means()
+
+
+def weighted(means: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    """The total of the losses' means by their weights; one that counted nothing adds nothing."""
+    return sum(weight * means.get(name, 0.0) for name, weight in weights.items())
 
 
 def take(batches: Iterable[StepBatch], number: int) -> Iterable[StepBatch]:

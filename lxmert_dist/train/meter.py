@@ -31,9 +31,17 @@ class Meter:
         for name, (value, count) in report.metrics.items():
             self._add(name, value.detach() * weight, count * weight)
 
-    def over_ranks(self, world: World) -> "Meter":
-        """The same over all ranks; a collective."""
-        return Meter(dict(total(self.sums, world)), dict(total(self.counts, world)))
+    def over_ranks(
+        self, world: World, more: Mapping[str, float] | None = None
+    ) -> tuple["Meter", dict[str, float]]:
+        """The same over all ranks, and the sums of what else there is; one collective."""
+        parts = {"sums": self.sums, "counts": self.counts, "more": more or {}}
+        flat = {f"{part}:{k}": v for part, values in parts.items() for k, v in values.items()}
+        summed = total(flat, world)
+        sums, counts, rest = (
+            {k: summed[f"{part}:{k}"] for k in values} for part, values in parts.items()
+        )
+        return Meter(dict(sums), dict(counts)), rest
 
     def merge(self, other: "Meter") -> None:
         """Take in another meter."""

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lxmert_dist.config import RunConfig, dump_toml
+from lxmert_dist.errors import StoppedError
 from lxmert_dist.tracking import NullTracker, Status, Tracker, build_tracker, environment_report
-from lxmert_dist.train.checkpoint import Checkpoint, Checkpoints, TrainState
-from lxmert_dist.train.engine import MOMENTS, Engine, load_weights
+from lxmert_dist.train.engine import PARTS, Engine, load_weights
 from lxmert_dist.train.job import Job, build
 from lxmert_dist.train.loop import Trainer
-from lxmert_dist.train.recorder import Recorder, check_resume
-from lxmert_dist.train.world import World, agree
+from lxmert_dist.train.recorder import Recorder
+from lxmert_dist.train.resume import Resumed, last_good_checkpoint
+from lxmert_dist.train.state import TrainState
+from lxmert_dist.train.stop import Stop
+from lxmert_dist.train.world import World
 
 
 @dataclass(frozen=True)
@@ -47,34 +50,26 @@ def run(config: RunConfig, world: World, launcher: str) -> Outcome:
     started = time.monotonic()
     job = build(config)
     parameters = sum(p.numel() for p in job.task.parameters())  # ZeRO-3 will scatter them
-    found, state = _last_checkpoint(job, world)
-    step = state.step if state else 0
-    job.check_memory(world, step)
-    tracker = _tracker(job, world, launcher, state)
-    status: Status = "FAILED"
-    try:
-        weights = found.tensors("weights") if found else None
-        if weights:
-            load_weights(job.task, weights)
-        engine = Engine(job.task, config, world)
-        if found and weights:
-            engine.load("weights", weights)
-            for part in MOMENTS:
-                engine.load(part, found.tensors(part))
-            engine.set_steps_done(step)
-        recorder = Recorder(job, world, tracker, step)
-        trainer = Trainer(job, world, engine, recorder, step)
-        trainer.run()
-        final = trainer.finish()
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        tracker.close(status)
+    with (
+        Stop(config.checkpoint.grace_seconds) as stop,
+        last_good_checkpoint(job, world) as resumed,
+    ):
+        state = resumed.state if resumed else None
+        job.check_memory(world, state.step if state else 0)
+        tracker = _tracker(job, world, launcher, state)
+        status: Status = "FAILED"
+        try:
+            engine = _engine(job, world, resumed)
+            trainer, final = _train(job, world, tracker, engine, state, stop)
+            status = "FINISHED"
+        except (KeyboardInterrupt, StoppedError):
+            status = "KILLED"
+            raise
+        finally:
+            tracker.close(status)
     return Outcome(
         steps=trainer.step,
-        resumed_from=step,
+        resumed_from=state.step if state else 0,
         seconds=time.monotonic() - started,
         parameters=parameters,
         final=final,
@@ -83,17 +78,35 @@ def run(config: RunConfig, world: World, launcher: str) -> Outcome:
     )
 
 
-def _last_checkpoint(job: Job, world: World) -> tuple[Checkpoint | None, TrainState | None]:
-    """The checkpoint that rank 0 finds, on every rank."""
-    checkpoints = Checkpoints(job.config.checkpoint_uri, job.config.checkpoint.keep)
-    found = checkpoints.latest() if world.is_main else None
-    uri = agree(found.uri if found else "", world)
-    if not uri:
-        return None, None
-    found = found or checkpoints.open(uri)
-    state = found.state()
-    check_resume(found, state, job)
-    return found, state
+def _engine(job: Job, world: World, resumed: Resumed | None) -> Engine:
+    """The engine around the job's task, in the state of a checkpoint if there is one."""
+    if resumed:
+        shapes = {name: tensor.shape for name, tensor in job.task.state_dict().items()}
+        load_weights(job.task, resumed.tensors("weights", shapes))
+    engine = Engine(job.task, job.config, world)
+    if resumed:
+        for part in PARTS:
+            engine.load(part, resumed.tensors(part, engine.shapes(part)))
+        engine.set_steps_done(resumed.state.step - resumed.state.skipped)
+        engine.set_loss_scaler(resumed.state.loss_scaler)
+    return engine
+
+
+def _train(
+    job: Job, world: World, tracker: Tracker, engine: Engine, state: TrainState | None, stop: Stop
+) -> tuple[Trainer, dict[str, float]]:
+    """The loop, and the evaluations after it; a signal ends both with a checkpoint."""
+    with Recorder(job, world, tracker, engine, state) as recorder:
+        trainer = Trainer(job, world, engine, recorder, stop)
+        if state:
+            trainer.step, trainer.validated = state.step, bool(state.metrics)
+        try:
+            trainer.run()
+            final = trainer.finish()
+            recorder.finish()
+        except StoppedError as error:
+            raise recorder.last_words(error, trainer.step) from None
+    return trainer, final
 
 
 def _tracker(job: Job, world: World, launcher: str, state: TrainState | None) -> Tracker:

@@ -94,10 +94,14 @@ def total(values: Mapping[str, float | torch.Tensor], world: World) -> dict[str,
     return dict(zip(values, summed.tolist(), strict=True))
 
 
-def total_identity(identity: int, world: World) -> int:
-    """Sum 64-bit identities over all ranks, mod 2^64."""
-    parts = {str(k): float((identity >> (16 * k)) & 0xFFFF) for k in range(4)}
-    return sum(int(v) << (16 * int(k)) for k, v in total(parts, world).items()) % 2**64
+def identity_parts(identity: int) -> dict[str, float]:
+    """A 64-bit identity in parts of 16 bits, which sums over ranks keep to the last bit."""
+    return {f"identity {k}": float((identity >> (16 * k)) & 0xFFFF) for k in range(4)}
+
+
+def identity_of(parts: Mapping[str, float]) -> int:
+    """The sum, mod 2^64, of the identities whose parts were summed; other names do not count."""
+    return sum(int(parts[f"identity {k}"]) << (16 * k) for k in range(4)) % 2**64
 
 
 def agree(text: str, world: World) -> str:
@@ -107,3 +111,12 @@ def agree(text: str, world: World) -> str:
     box = [text]
     dist.broadcast_object_list(box, src=0, device=world.device)
     return box[0]
+
+
+def agree_on_any(text: str, world: World) -> str:
+    """The text of the first rank that has one, on every rank; empty if none has."""
+    if world.size == 1:
+        return text
+    found = [""] * world.size
+    dist.all_gather_object(found, text)
+    return next(filter(None, found), "")

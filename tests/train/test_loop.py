@@ -10,7 +10,7 @@ from lxmert_dist.errors import NonFiniteLossError
 from lxmert_dist.train import loop
 from lxmert_dist.train.checkpoint import find
 from lxmert_dist.train.run import run
-from lxmert_dist.train.world import World, total, total_identity
+from lxmert_dist.train.world import World, identity_of, identity_parts, total
 from runs import DEFAULTS, SMALL, ledger, pretrain
 
 
@@ -52,4 +52,4 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimiser_moves(
 def test_totals_keep_every_bit():
     assert total({"a": 0.1, "b": torch.tensor(2)}, World()) == {"a": 0.1, "b": 2.0}
     identity = 0xFEDCBA9876543210
-    assert total_identity(identity, World()) == identity
+    assert identity_of(total(identity_parts(identity), World())) == identity

@@ -36,13 +36,13 @@ def test_a_killed_run_on_s3_ends_like_one_on_a_disk(remote_store, tiny_store, s3
     settings = [*SMALL, f"directory={there}", f"data.store={remote_store}"]
     settings.append(f"checkpoint.uri={checkpoints}")
     pretrain_and_kill(settings, there, 7)
-    assert Checkpoints(checkpoints, 1).latest().state().step == 4
+    assert Checkpoints(checkpoints).latest().state().step == 4
     done = run("pretrain.py", settings)
     assert done.code == 0, done.output
     assert "resumed from step 4" in done.output
     assert identities(ledger(there)) == identities(here)
     assert ledger(there) == here
-    state = Checkpoints(checkpoints, 1).latest().state()
+    state = Checkpoints(checkpoints).latest().state()
     assert state.step == 12
     assert s3.secret_key not in str(state)
 
