@@ -40,6 +40,12 @@ SMALL = (
 )
 """Twelve steps of a tiny model; three checkpoints."""
 
+
+def at_stage(stage: int) -> list[str]:
+    """Settings for a ZeRO stage, also on a single rank, which else shares nothing in fp32."""
+    return [f"train.zero_stage={stage}", *(["train.offload_optimizer=true"] if stage else [])]
+
+
 NO_DROPOUT = ("model.hidden_dropout=0.0", "model.attention_dropout=0.0")
 
 

@@ -32,7 +32,7 @@ def deepspeed_config(config: RunConfig, *, world_size: int) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": share // micro,
         "gradient_clipping": config.optimizer.clip_norm,
-        "zero_optimization": _zero(train),
+        "zero_optimization": _zero(train, world_size),
         "bf16": {"enabled": train.precision == "bf16"},
         "fp16": _fp16(train),
         "zero_allow_untested_optimizer": True,
@@ -41,9 +41,11 @@ def deepspeed_config(config: RunConfig, *, world_size: int) -> dict[str, Any]:
     }
 
 
-def _zero(train: TrainConfig) -> dict[str, Any]:
+def _zero(train: TrainConfig, world_size: int) -> dict[str, Any]:
+    # One rank has nobody to share with, and in fp32 no masters to keep: sharing would only copy.
+    alone = world_size == 1 and train.precision == "fp32" and not train.offload_optimizer
     settings: dict[str, Any] = {
-        "stage": train.zero_stage,
+        "stage": 0 if alone else train.zero_stage,
         "reduce_bucket_size": train.reduce_bucket_size,
         "allgather_bucket_size": train.allgather_bucket_size,
     }

@@ -221,12 +221,15 @@ class TrainConfig(Section):
     """Pairs per forward of one rank; smaller than the rank's share means accumulation."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the weights and activations; the optimiser's weights and moments are fp32 in any case.
-    ``fp16`` scales the loss, and skips the update of a step whose gradients overflow."""
+    ``fp16`` scales the loss, and skips the update of a step whose gradients overflow; stages 1 to
+    3 only."""
     initial_scale_power: Annotated[int, Field(ge=0, le=32)] = 16
     """fp16: the loss scale begins at 2 to this power; an overflow halves it."""
     scale_window: Count = 1000
     """fp16: after so many steps without an overflow the loss scale is doubled."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
+    """What the ranks share: nothing, the optimiser's state, the gradients too, the weights too. A
+    single rank in fp32 that offloads nothing runs at stage 0 whatever is set."""
     offload_optimizer: bool = False
     """Keep the optimiser's weights and moments in host memory, and update there; stages 1 to 3."""
     overlap_communication: Literal["auto", "on", "off"] = "auto"
@@ -253,9 +256,11 @@ class TrainConfig(Section):
     """CPU threads of torch per rank; 0 leaves torch's choice (or OMP_NUM_THREADS)."""
 
     @model_validator(mode="after")
-    def _something_to_offload(self) -> "TrainConfig":
+    def _stage_fits(self) -> "TrainConfig":
         if self.offload_optimizer and self.zero_stage == 0:
-            raise ValueError("offload_optimizer needs zero_stage 1, 2 or 3; stage 0 shares nothing")
+            raise ValueError("offload_optimizer needs zero_stage 1, 2 or 3")
+        if self.precision == "fp16" and self.zero_stage == 0:
+            raise ValueError("precision=fp16 needs zero_stage 1, 2 or 3")
         return self
 
 

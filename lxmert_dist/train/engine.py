@@ -40,7 +40,7 @@ class Engine:
         deepspeed = _import_deepspeed(world)
         _check_precision(config.train.precision, world)
         self.accumulation = int(settings["gradient_accumulation_steps"])
-        self._stage = config.train.zero_stage
+        self._stage = int(settings["zero_optimization"]["stage"])
         self._world = world
         task.to(world.device)
         self._client = build_optimizer(
@@ -49,6 +49,10 @@ class Engine:
         self._engine, self._optimizer, *_ = deepspeed.initialize(
             model=task, optimizer=self._client, config=settings, dist_init_required=False
         )
+        self._clip_norm = config.optimizer.clip_norm
+        self._plain = self._optimizer is self._client
+        if self._plain:
+            self._go_plain()
         self._create_moments()
         if config.train.compile:
             self._engine.compile()
@@ -77,7 +81,7 @@ class Engine:
         Raises:
             NonFiniteLossError: they overflow at the smallest loss scale.
         """
-        norm = self._plain_norm()
+        norm = self._clip() if self._plain else None
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         try:
@@ -112,16 +116,7 @@ class Engine:
     def _scaler(self) -> Any:
         if not self._engine.fp16_enabled():
             return None
-        if self._stage == 0:
-            return self._optimizer.loss_scale_config
         return self._optimizer.loss_scaler
-
-    def _plain_norm(self) -> float | None:
-        """DeepSpeed reports no norm at stage 0 in fp32, where the gradients are still whole."""
-        if self._optimizer is not self._client:
-            return None
-        grads = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
-        return float(torch.nn.utils.get_total_norm(grads))
 
     def train(self) -> None:
         """Dropout on."""
@@ -197,6 +192,23 @@ class Engine:
         if self._stage in (1, 2):
             self._optimizer._lazy_init_hp_params_optimizer_state()
 
+    def _go_plain(self) -> None:
+        """At stage 0 in fp32, where the gradients are whole: clip ourselves, in :meth:`step`.
+
+        DeepSpeed reports no norm there, which would be a second pass over them; and it reduces over
+        a single rank, by two copies of them.
+        """
+        self._engine.clip_fp32_gradients = lambda: None
+        self._engine.enable_backward_allreduce = self._world.size > 1
+
+    def _clip(self) -> float:
+        """What DeepSpeed leaves to us; returns the norm before."""
+        parameters = [p for p in self._engine.module.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if 0 < self._clip_norm < norm:
+            nn.utils.clip_grads_with_norm_(parameters, self._clip_norm, norm)
+        return float(norm)
+
     def _own(
         self, name: str, parameter: nn.Parameter, part: str, masters: Mapping[nn.Parameter, Tensor]
     ) -> Fragment | None:
@@ -232,7 +244,7 @@ class Engine:
         """At stage 0, what the optimiser moves for each parameter: itself, or its fp32 master."""
         if self._stage:
             return {}
-        if self._optimizer is self._client:
+        if self._plain:
             return {p: p for p in self._engine.module.parameters() if p.requires_grad}
         groups = zip(self._optimizer.fp16_groups, self._optimizer.fp32_groups, strict=True)
         return {low: high for lows, highs in groups for low, high in zip(lows, highs, strict=True)}

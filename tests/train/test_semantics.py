@@ -13,7 +13,7 @@ from lxmert_dist.schema import LossReport
 from lxmert_dist.train.checkpoint import find
 from lxmert_dist.train.loop import Trainer
 from lxmert_dist.train.world import World
-from runs import NO_DROPOUT, identities, pretrain, worst_difference
+from runs import NO_DROPOUT, at_stage, identities, pretrain, worst_difference
 
 TWO_GROUPS = (
     *NO_DROPOUT,
@@ -39,9 +39,9 @@ def two_groups(tiny_store, tmp_path_factory):
 @pytest.mark.parametrize(
     "settings",
     [
-        ["train.zero_stage=1"],
-        ["train.zero_stage=2", "train.micro_batch_size=8"],
-        ["train.zero_stage=3"],
+        at_stage(1),
+        [*at_stage(2), "train.micro_batch_size=8"],
+        at_stage(3),
     ],
 )
 def test_two_groups_train_alike_at_every_stage(two_groups, tiny_store, tmp_path, settings):
@@ -77,9 +77,9 @@ def test_two_groups_train_in_bf16(two_groups, tiny_store, tmp_path, stage):
 @pytest.mark.distributed
 @pytest.mark.parametrize(("first", "then"), [(0, 1), (1, 3), (3, 0)])
 def test_two_groups_resume_at_another_stage(two_groups, tiny_store, tmp_path, first, then):
-    pretrain(tmp_path, tiny_store, *TWO_GROUPS, f"train.zero_stage={first}")
+    pretrain(tmp_path, tiny_store, *TWO_GROUPS, *at_stage(first))
     shutil.rmtree(tmp_path / "checkpoints" / "step-00000012")
-    entries = pretrain(tmp_path, tiny_store, *TWO_GROUPS, f"train.zero_stage={then}")
+    entries = pretrain(tmp_path, tiny_store, *TWO_GROUPS, *at_stage(then))
     assert identities(entries) == identities(two_groups[1])
     assert worst_difference(entries, two_groups[1]) < 1e-5  # 3e-7 was the worst
 

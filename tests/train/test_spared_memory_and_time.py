@@ -2,7 +2,7 @@
 
 import pytest
 
-from runs import NO_DROPOUT, identities, pretrain, worst_difference
+from runs import NO_DROPOUT, at_stage, identities, pretrain, worst_difference
 
 pytestmark = pytest.mark.distributed
 SLOW = pytest.mark.slow
@@ -16,7 +16,7 @@ def reference(tiny_store, tmp_path_factory):
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_activation_checkpointing(reference, tiny_store, tmp_path, stage):
-    settings = ["train.activation_checkpointing=true", f"train.zero_stage={stage}"]
+    settings = ["train.activation_checkpointing=true", *at_stage(stage)]
     entries = pretrain(tmp_path, tiny_store, *NO_DROPOUT, *settings)
     assert identities(entries) == identities(reference)
     assert worst_difference(entries, reference) < 1e-5
@@ -40,7 +40,7 @@ def test_compiled(reference, tiny_store, tmp_path, stage):
 
     In a process of its own: torch.compile does not look through the checks of shapes in tests.
     """
-    settings = ["train.compile=true", "train.shape_multiple=64", f"train.zero_stage={stage}"]
+    settings = ["train.compile=true", "train.shape_multiple=64", *at_stage(stage)]
     entries = pretrain(tmp_path, tiny_store, *NO_DROPOUT, *settings, apart=True, timeout=550)
     assert identities(entries) == identities(reference)
     assert worst_difference(entries, reference) < 1e-5
