@@ -78,10 +78,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32, help="pairs of a step (default 32)")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--zero-stage", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=12, help="timed steps of each (default 12)")
+    parser.add_argument("--rounds", type=int, default=30, help="timed steps of each (default 30)")
     parser.add_argument("--warm-up", type=int, default=3, help="untimed steps (default 3)")
     parser.add_argument(
-        "--every", type=int, default=4, help="steps between two checkpoints (default 4)"
+        "--every", type=int, default=10, help="steps between two checkpoints (default 10)"
     )
     parser.add_argument("--images", type=int, default=512, help="of the store (default 512)")
     parser.add_argument("--directory", help="where store and checkpoints go (default: temporary)")
@@ -105,6 +105,7 @@ def config_of(arguments: argparse.Namespace) -> PretrainConfig:
         "train.epochs=1000",
         "data.validation_split=train",
         "train.validation_pairs=8",
+        "train.log_every=2",
         f"checkpoint.every={arguments.every}",
         "checkpoint.keep=1",
     ]

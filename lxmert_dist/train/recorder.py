@@ -56,8 +56,9 @@ class Recorder:
             print(f"error: the last checkpoint failed: {problem}", file=sys.stderr)  # noqa: T201
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Log numbers, on rank 0."""
-        self._tracker.log_metrics(values, step)
+        """Log numbers, on rank 0; with them what a checkpoint cost that was finished since."""
+        news = {f"checkpoint/{name}": value for name, value in self._writer.news().items()}
+        self._tracker.log_metrics({**values, **news}, step)
 
     def validation(self, values: Mapping[str, float], step: int) -> None:
         """Log the metrics of a validation, which the checkpoint of this step keeps.
@@ -106,7 +107,7 @@ class Recorder:
         """
         if step == self._saved_step:
             return
-        self._finish(step)
+        self._writer.finish()
         state = self._state(step)
         self._writer.start(
             self._checkpoints.place(step),
@@ -121,7 +122,8 @@ class Recorder:
         Raises:
             CheckpointError: it could not be written; on every rank.
         """
-        self._finish(self._saved_step)
+        self._writer.finish()
+        self.metrics({}, self._saved_step)
 
     def last_words(self, error: StoppedError, step: int) -> StoppedError:
         """Leave a checkpoint of ``step`` before the run ends early; returns what to raise."""
@@ -132,12 +134,6 @@ class Recorder:
             f"{error} after step {step}; {rest or 'nothing was trained yet'}; the same command "
             "goes on from there"
         )
-
-    def _finish(self, step: int) -> None:
-        """Wait for the checkpoint in flight, and say what it cost."""
-        figures = self._writer.finish()
-        if figures:
-            self.metrics({f"checkpoint/{name}": v for name, v in figures.items()}, step)
 
     def _state(self, step: int) -> TrainState:
         job = self._job

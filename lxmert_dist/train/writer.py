@@ -44,7 +44,7 @@ class Writer:
         ready = self._snapshot.prepare(fragments)
         self._place = place
         self._copied.clear()
-        self._figures = {"write_seconds": 0.0}
+        self._figures = {"stall_seconds": 0.0, "wait_seconds": 0.0, "write_seconds": 0.0}
 
         def run() -> None:
             try:
@@ -64,7 +64,7 @@ class Writer:
         self._thread.start()
         if not self._background:
             self._thread.join()
-        self._figures["stall_seconds"] = time.perf_counter() - began
+        self._figures["stall_seconds"] += time.perf_counter() - began
 
     def before_update(self) -> None:
         """Return when weights and moments may change."""
@@ -73,26 +73,33 @@ class Writer:
             self._copied.wait()
             self._figures["stall_seconds"] += time.perf_counter() - began
 
-    def finish(self) -> dict[str, float]:
-        """Wait for the checkpoint in flight, if there is one; a collective.
+    def news(self) -> dict[str, float]:
+        """What the last checkpoint cost, in seconds, once it is written; told once, else empty.
 
-        Returns:
-            What it cost in seconds: ``stall`` of the training in all, of which ``wait`` here, and
-            ``write`` from its start to its end. Empty if there was none.
+        ``stall`` of the training in all, of which ``wait`` for the end of the writing, and
+        ``write`` from its start to its end.
+        """
+        if self._thread is not None and self._thread.is_alive():
+            return {}
+        figures, self._figures = self._figures, {}
+        return figures
+
+    def finish(self) -> None:
+        """Wait for the checkpoint in flight, if there is one; a collective.
 
         Raises:
             CheckpointError: it could not be written; on every rank.
         """
         if self._thread is None:
-            return {}
+            return
         began = time.perf_counter()
         problem = agree_on_any(self.abandon(), self._world)
         if problem:
             raise CheckpointError(f"cannot write the checkpoint {self._place}: {problem}")
-        waited = time.perf_counter() - began
-        self._figures["wait_seconds"] = waited
-        self._figures["stall_seconds"] += waited
-        return self._figures
+        if self._figures:
+            waited = time.perf_counter() - began
+            self._figures["wait_seconds"] += waited
+            self._figures["stall_seconds"] += waited
 
     def abandon(self) -> str:
         """Wait like :meth:`finish`, alone and without an error; returns what went wrong, or ""."""
