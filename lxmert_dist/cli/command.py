@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from lxmert_dist.errors import LxmertError
+from lxmert_dist.errors import LxmertError, StoppedError
 
 
 def frame(description: str, epilog: str = "") -> argparse.ArgumentParser:
@@ -33,7 +33,8 @@ def run_command(
     """Parse, act, and turn errors into one or two lines.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 wrong usage (also of settings), 130 interrupted.
+        The exit code: 0 done, 1 failed, 2 wrong usage (also of settings), 130 interrupted, 75 ended
+        by SIGTERM with a checkpoint, to be started again.
     """
     # Waiting threads that spin take the cores from the ones that read; set before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -45,7 +46,8 @@ def run_command(
     except (LxmertError, OSError) as error:
         if arguments.debug:
             traceback.print_exc()
-        print(f"{prefix}error: {error}", file=sys.stderr)  # noqa: T201
+        label = "" if isinstance(error, StoppedError) else "error: "
+        print(f"{prefix}{label}{error}", file=sys.stderr)  # noqa: T201
         return getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         print(f"{prefix}interrupted", file=sys.stderr)  # noqa: T201

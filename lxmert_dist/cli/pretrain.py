@@ -15,7 +15,9 @@ examples:
   deepspeed --num_gpus 2 launch/pretrain.py --set train.zero_stage=2
   ray job submit --working-dir . -- python launch/pretrain.py --config FILE
   python launch/pretrain.py --set data.store=s3://bucket/prefix
-The same command again goes on from the last complete checkpoint.
+The same command again goes on from the last good checkpoint. SIGTERM (preemption) and Ctrl-C leave
+one at the end of the step; the codes are 75, which asks a scheduler for a restart, and 130. The
+deepspeed and torchrun launchers pass the signal on, but end by a code of their own, 1.
 """
 
 

@@ -50,16 +50,15 @@ def run(config: RunConfig, world: World, launcher: str) -> Outcome:
     started = time.monotonic()
     job = build(config)
     parameters = sum(p.numel() for p in job.task.parameters())  # ZeRO-3 will scatter them
-    with (
-        Stop(config.checkpoint.grace_seconds) as stop,
-        last_good_checkpoint(job, world) as resumed,
-    ):
-        state = resumed.state if resumed else None
-        job.check_memory(world, state.step if state else 0)
-        tracker = _tracker(job, world, launcher, state)
-        status: Status = "FAILED"
+    tracker: Tracker = NullTracker()
+    status: Status = "FAILED"
+    with Stop(config.checkpoint.grace_seconds) as stop:
         try:
-            engine = _engine(job, world, resumed)
+            with last_good_checkpoint(job, world) as resumed:
+                state = resumed.state if resumed else None
+                job.check_memory(world, state.step if state else 0)
+                tracker = _tracker(job, world, launcher, state)
+                engine = _engine(job, world, resumed)
             trainer, final = _train(job, world, tracker, engine, state, stop)
             status = "FINISHED"
         except (KeyboardInterrupt, StoppedError):

@@ -65,8 +65,8 @@ def test_ranks_agree_when_only_one_got_the_signal(tiny_store, tmp_path):
 
 @pytest.mark.distributed
 @pytest.mark.slow
-@pytest.mark.parametrize(("launcher", "code"), [("deepspeed", 75), ("torchrun", 1)])
-def test_a_launcher_passes_the_signal_on(tiny_store, tmp_path, launcher, code):
+@pytest.mark.parametrize("launcher", ["deepspeed", "torchrun"])
+def test_a_launcher_passes_the_signal_on(tiny_store, tmp_path, launcher):
     line = command("pretrain.py", settings(tiny_store, tmp_path), ranks=2)
     if launcher == "torchrun":
         script = line[line.index(str(ROOT / "launch" / "pretrain.py")) :]
@@ -86,7 +86,7 @@ def test_a_launcher_passes_the_signal_on(tiny_store, tmp_path, launcher, code):
         psutil.wait_procs(family, timeout=30)
         log.seek(0)
         output = log.read()
-    assert ended == code, output
+    assert ended == 1, output  # theirs; the ranks end by 75
     done = len(ledger(tmp_path))
     assert f"SIGTERM ended the run after step {done}" in output
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == [f"step-{done:08d}"]
