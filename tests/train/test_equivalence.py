@@ -35,7 +35,7 @@ def test_losses_and_pairs_do_not_depend_on_ranks_accumulation_or_stage(
     entries = pretrain(tmp_path, tiny_store, *STEPS, *at_stage(stage), micro, ranks=ranks)
     assert len(entries) == 20
     assert identities(entries) == identities(golden)
-    assert worst_difference(entries, golden) < 1e-5  # MEASURED
+    assert worst_difference(entries, golden) < 1e-5  # 3e-7 was the worst of the matrix
 
 
 @pytest.mark.parametrize(
