@@ -34,7 +34,7 @@ def test_a_killed_run_on_s3_ends_like_one_on_a_disk(remote_store, tiny_store, s3
     there = tmp_path / "there"
     checkpoints = s3.uri("checkpoints")
     settings = [*SMALL, f"directory={there}", f"data.store={remote_store}"]
-    settings.append(f"checkpoint.uri={checkpoints}")
+    settings += [f"checkpoint.uri={checkpoints}", "checkpoint.background=false"]
     pretrain_and_kill(settings, there, 7)
     assert Checkpoints(checkpoints).latest().state().step == 4
     done = run("pretrain.py", settings)
