@@ -4,6 +4,7 @@ import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from lxmert_dist.config import DataConfig, ObjectivesConfig, PretrainConfig
 from lxmert_dist.schema import LossReport
 from lxmert_dist.train.checkpoint import find
 from lxmert_dist.train.loop import Trainer
+from lxmert_dist.train.stop import Stop
 from lxmert_dist.train.world import World
 from runs import NO_DROPOUT, at_stage, identities, pretrain, worst_difference
 
@@ -134,6 +136,9 @@ def test_two_ranks_of_two_replicas_are_four_replicas(tiny_store, tmp_path):
 class Parts:
     """Stands for an engine: gives out sums of losses, and keeps what is to be optimised."""
 
+    applied = True
+    loss_scaler: ClassVar[dict[str, float]] = {}
+
     def __init__(self, sums: list[dict[str, float]]) -> None:
         self.sums = iter(sums)
         self.total = 0.0
@@ -185,7 +190,8 @@ def test_what_is_optimised_by_hand(norm, step, expected):
         job=SimpleNamespace(config=config, task=task, total_steps=10),
         world=World(),
         engine=engine,
-        recorder=SimpleNamespace(ledger=lambda *_: None),
+        recorder=SimpleNamespace(ledger=lambda *_, **__: None, before_update=lambda: None),
+        stop=Stop(grace_seconds=10),
         step=step,
     )
     parts = [SimpleNamespace(counts=count) for count in counts]
