@@ -33,7 +33,8 @@ from lxmert_dist.train.job import Job, build
 from lxmert_dist.train.optimizer import build_optimizer, learning_rate
 from lxmert_dist.train.run import run
 from lxmert_dist.train.world import World, join, leave
-from record import log_to_mlflow, new_record, render, write_record
+from record import log_to_mlflow, new_record, write_record
+from report import render
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("bare", "ours")

@@ -11,6 +11,7 @@ SECTIONS = {
     "easy_vqa": training.easy_vqa,
     "grouping": training.grouping,
     "ingest": data.ingest,
+    "loop": training.training_loop,
     "model_cpu": training.model,
     "model_cuda": training.model,
     "plan": data.plan,

@@ -132,3 +132,33 @@ def _grouping_line(group: int, label: str, runs: list[dict]) -> str:
     cells = [str(group), label, *(f"{loss:.4f}" for loss in (*losses, sum(losses)))]
     cells += [f"{accuracy:.2f}" for accuracy in accuracies]
     return "| " + " | ".join(cells) + " |"
+
+
+def training_loop(record: dict) -> Iterable[str]:
+    """The section of ``bench_loop.py``."""
+    settings = record["settings"]
+    yield "## The training loop against a bare one, and a checkpoint against torch.save"
+    yield ""
+    yield "Command: `uv run benchmarks/bench_loop.py`. Steps of the published 9/5/5 model,"
+    yield f"{settings['batch']} pairs, {settings['precision']}: ours with everything on (DeepSpeed,"
+    yield "streaming, metrics and MLflow, ledger, checkpoints) and a bare PyTorch loop over batches"
+    yield "in memory, in processes that take turns; ratios are medians over rounds. The mean counts"
+    yield f"the steps beside which a checkpoint is written too, one in {settings['every']}. A stall"
+    yield "is how long training stood still for a checkpoint of weights and moments."
+    yield ""
+    yield heading(record)
+    yield ""
+    yield "| | s a step | CPU-s a step | mean s a step | stall of a checkpoint, s |"
+    yield "|---|---|---|---|---|"
+    pauses = {"bare": record["saves"], "ours": record["stalls"]}
+    for name in ("bare", "ours"):
+        part = record[name]
+        yield (
+            f"| {name} | {part['seconds']:.3f} | {part['cpu_seconds']:.3f} "
+            f"| {part['mean_seconds']:.3f} | {statistics.median(pauses[name]):.3f} |"
+        )
+    yield (
+        f"| ratio | **{record['ratio']:.3f}** | {record['cpu_ratio']:.3f} "
+        f"| {record['mean_ratio']:.3f} | **{record['stall_ratio']:.4f}** |"
+    )
+    yield ""

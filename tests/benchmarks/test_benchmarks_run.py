@@ -69,6 +69,8 @@ def test_ingest() -> None:
     assert names == ["floor", "floor, pybase64", "ours"]
     assert "of the floor; bar 0.5" in output
     assert "most memory of a process" in output
+
+
 def test_loop() -> None:
     output = bench(
         "bench_loop.py", "--images", "160", "--rounds", "6", "--every", "2", "--warm-up", "1"
