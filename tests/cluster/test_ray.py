@@ -48,6 +48,7 @@ def ray_cluster(tmp_path_factory):
         f"--port={port}",
         f"--dashboard-host={HOST}",
         f"--dashboard-port={dashboard}",
+        f"--dashboard-agent-listen-port={free_port()}",  # its default is one a machine
         "--num-cpus=2",
         "--object-store-memory=300000000",
         "--disable-usage-stats",
