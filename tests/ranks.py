@@ -10,7 +10,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,12 +54,19 @@ class Ranks:
 @contextmanager
 def started(settings: Sequence[str], size: int) -> Iterator[Ranks]:
     """``size`` ranks of ``launch/pretrain.py``; what is left of them at the end is killed."""
+    with called(_pretrain, size, list(settings)) as ranks:
+        yield ranks
+
+
+@contextmanager
+def called(function: Callable[..., None], size: int, *arguments: object) -> Iterator[Ranks]:
+    """``size`` processes that call ``function(rank, size, *arguments)``; the end is as above."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         log.touch()
         port = _free_port()
         processes = [
-            _server.Process(target=_main, args=(rank, size, port, list(settings), str(log)))
+            _server.Process(target=_main, args=(function, rank, size, port, str(log), arguments))
             for rank in range(size)
         ]
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # for the server, if it starts now
@@ -73,7 +80,14 @@ def started(settings: Sequence[str], size: int) -> Iterator[Ranks]:
                 process.join()
 
 
-def _main(rank: int, size: int, port: int, settings: list[str], log: str) -> None:
+def _main(
+    function: Callable[..., None],
+    rank: int,
+    size: int,
+    port: int,
+    log: str,
+    arguments: Sequence[object],
+) -> None:
     if size > 1:
         here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -81,6 +95,10 @@ def _main(rank: int, size: int, port: int, settings: list[str], log: str) -> Non
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    function(rank, size, *arguments)
+
+
+def _pretrain(rank: int, size: int, settings: Sequence[str]) -> None:
     sys.exit(pretrain.main([word for setting in settings for word in ("--set", setting)]))
 
 

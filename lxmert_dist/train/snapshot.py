@@ -5,6 +5,7 @@ so that neither needs the training to stand still: only an update must wait for 
 """
 
 import datetime
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lxmert_dist.train.world import World
+from lxmert_dist.train.world import World, gather_texts
 
 
 @dataclass(frozen=True)
@@ -136,11 +137,8 @@ class Snapshot:
         return torch.empty(length, pin_memory=self._world.device.type == "cuda")
 
     def _layouts(self, own: Layout) -> list[Layout]:
-        if self._group is None:
-            return [own]
-        found: list[Layout] = [[] for _ in range(self._world.size)]
-        dist.all_gather_object(found, own, group=self._group)
-        return found
+        found = gather_texts(json.dumps(own), self._world, self._group)
+        return [[(name, start, length) for name, start, length in json.loads(t)] for t in found]
 
 
 class _Part:

@@ -108,15 +108,49 @@ def agree(text: str, world: World) -> str:
     """Rank 0's text, on every rank."""
     if world.size == 1:
         return text
-    box = [text]
-    dist.broadcast_object_list(box, src=0, device=world.device)
-    return box[0]
+    data = _bytes(text).to(world.device)
+    length = torch.tensor([data.numel()], device=world.device)
+    dist.broadcast(length, 0)
+    if not world.is_main:
+        data = torch.empty(int(length), dtype=torch.uint8, device=world.device)
+    dist.broadcast(data, 0)
+    return _text(data)
 
 
 def agree_on_any(text: str, world: World) -> str:
     """The text of the first rank that has one, on every rank; empty if none has."""
+    return next(filter(None, gather_texts(text, world)), "")
+
+
+def gather_texts(text: str, world: World, group: dist.ProcessGroup | None = None) -> list[str]:
+    """Every rank's text, on every rank.
+
+    The bytes travel as they are: PyTorch's collectives of objects would unpickle what comes from
+    the network, and so run any code that somebody on it sends.
+
+    Args:
+        text: this rank's.
+        world: the ranks.
+        group: of Gloo, with all ranks; None is the run's own.
+    """
     if world.size == 1:
-        return text
-    found = [""] * world.size
-    dist.all_gather_object(found, text)
-    return next(filter(None, found), "")
+        return [text]
+    device = world.device if group is None else torch.device("cpu")
+    own = _bytes(text).to(device)
+    length = torch.tensor([own.numel()], device=device)
+    lengths = [torch.empty_like(length) for _ in range(world.size)]
+    dist.all_gather(lengths, length, group=group)
+    padded = torch.zeros(int(max(lengths)), dtype=torch.uint8, device=device)
+    padded[: own.numel()] = own
+    found = [torch.empty_like(padded) for _ in lengths]
+    dist.all_gather(found, padded, group=group)
+    return [_text(data[: int(n)]) for data, n in zip(found, lengths, strict=True)]
+
+
+def _bytes(text: str) -> torch.Tensor:
+    """(N,) uint8, and at least one, since not every library takes an empty tensor."""
+    return torch.frombuffer(bytearray(text.encode() + b"\0"), dtype=torch.uint8)
+
+
+def _text(data: torch.Tensor) -> str:
+    return data.cpu().numpy().tobytes().decode().removesuffix("\0")
