@@ -52,9 +52,14 @@ class Ranks:
 
 
 @contextmanager
-def started(settings: Sequence[str], size: int) -> Iterator[Ranks]:
-    """``size`` ranks of ``launch/pretrain.py``; what is left of them at the end is killed."""
-    with called(_pretrain, size, list(settings)) as ranks:
+def started(
+    settings: Sequence[str], size: int, main: Callable[[list[str]], int] = pretrain.main
+) -> Iterator[Ranks]:
+    """``size`` ranks of ``launch/pretrain.py``; what is left of them at the end is killed.
+
+    ``main``, a function of a module, may be another that changes something before it calls it.
+    """
+    with called(_command, size, main, list(settings)) as ranks:
         yield ranks
 
 
@@ -98,8 +103,10 @@ def _main(
     function(rank, size, *arguments)
 
 
-def _pretrain(rank: int, size: int, settings: Sequence[str]) -> None:
-    sys.exit(pretrain.main([word for setting in settings for word in ("--set", setting)]))
+def _command(
+    rank: int, size: int, main: Callable[[list[str]], int], settings: Sequence[str]
+) -> None:
+    sys.exit(main([word for setting in settings for word in ("--set", setting)]))
 
 
 def _free_port() -> int:

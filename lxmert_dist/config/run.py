@@ -85,6 +85,12 @@ class RunConfig(Section):
                 f"data.max_tokens={data.max_tokens} is more than "
                 f"model.max_positions={self.model.max_positions}"
             )
+        if self.cluster.timeout_seconds <= data.patience_s:
+            raise ValueError(
+                f"cluster.timeout_seconds={self.cluster.timeout_seconds} must be more than "
+                f"data.patience_s={data.patience_s:g}: ranks that wait for one whose data are late "
+                "must not give up before it does"
+            )
         return self
 
     @property

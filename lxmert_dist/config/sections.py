@@ -307,4 +307,5 @@ class ClusterConfig(Section):
     """Shared path or URI for Ray's own state; empty means ``ray`` in the run's directory."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     timeout_seconds: Count = 600
-    """Limit of one collective; a rank that stays away longer ends the attempt."""
+    """Limit of one collective, and of standing still, under any launcher; keep it above
+    ``data.patience_s``."""

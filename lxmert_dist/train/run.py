@@ -17,7 +17,7 @@ from lxmert_dist.train.recorder import Recorder
 from lxmert_dist.train.resume import Resumed, last_good_checkpoint
 from lxmert_dist.train.state import TrainState
 from lxmert_dist.train.stop import Stop
-from lxmert_dist.train.world import World
+from lxmert_dist.train.world import World, bound_collectives
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ def run(config: RunConfig, world: World, launcher: str) -> Outcome:
         LxmertError: something does not fit, or cannot go on.
     """
     started = time.monotonic()
+    bound_collectives(config.cluster.timeout_seconds)
     job = build(config)
     parameters = sum(p.numel() for p in job.task.parameters())  # ZeRO-3 will scatter them
     tracker: Tracker = NullTracker()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 from lxmert_dist.errors import ClusterError
 
@@ -68,6 +69,17 @@ def join(world: World, *, timeout_seconds: int) -> None:
             f"rank {world.rank} of {world.size} could not meet the others within "
             f"{timeout_seconds} s (MASTER_ADDR, MASTER_PORT): {error}"
         ) from error
+
+
+def bound_collectives(timeout_seconds: int) -> None:
+    """Let every process group that is made from now on give up after ``timeout_seconds``.
+
+    DeepSpeed makes groups of its own and names no timeout; torch's default is 30 minutes, and of
+    NCCL ten.
+    """
+    limit = datetime.timedelta(seconds=timeout_seconds)
+    distributed_c10d.default_pg_timeout = limit
+    distributed_c10d.default_pg_nccl_timeout = limit  # type: ignore[attr-defined]
 
 
 def leave(world: World) -> None:

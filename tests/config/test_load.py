@@ -94,6 +94,7 @@ def test_overrides_are_typed():
         ("name.first=x", "name is not a section"),
         ("train=3", "train"),
         ("data.lanes=7", "data.lanes=7 must divide train.global_batch_size=256"),
+        ("cluster.timeout_seconds=60", "must be more than data.patience_s=60"),
         ("model.num_heads=5", "num_heads=5 must divide hidden_size=768"),
     ],
 )
