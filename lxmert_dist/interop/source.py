@@ -11,12 +11,12 @@ from torch import Tensor
 from lxmert_dist.errors import CheckpointError
 from lxmert_dist.interop import ours, tokenizers
 from lxmert_dist.interop.answers import name_rows, read_answers
-from lxmert_dist.interop.files import SUFFIXES, read_file, read_shards
 from lxmert_dist.interop.layouts import BertLayers, is_ours, recognise, take_bert_layers
 from lxmert_dist.interop.names import TIED, to_ours
 from lxmert_dist.interop.sizes import infer_model, infer_sizes
 from lxmert_dist.interop.tokenizers import FoundTokenizer
 from lxmert_dist.tasks.weights import Description, TaskWeights, kind_of
+from lxmert_dist.weight_files import SUFFIXES, read_file, read_shards
 
 ANSWERS = "answers.json"
 """The names of the rows of an answer head, beside exported weights."""

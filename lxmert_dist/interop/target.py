@@ -20,7 +20,6 @@ from torch import Tensor
 
 from lxmert_dist.errors import CheckpointError, ConfigError
 from lxmert_dist.interop import hugging_face, ours, tokenizers
-from lxmert_dist.interop.files import read_file
 from lxmert_dist.interop.layouts import recognise
 from lxmert_dist.interop.names import TIED, to_released
 from lxmert_dist.interop.probe import Outputs, Probe
@@ -28,6 +27,7 @@ from lxmert_dist.interop.source import ANSWERS
 from lxmert_dist.interop.tokenizers import FoundTokenizer
 from lxmert_dist.store.sealed import digest, seal
 from lxmert_dist.tasks.weights import DESCRIPTION, WEIGHTS, TaskWeights, open_export
+from lxmert_dist.weight_files import read_file
 
 Format = Literal["huggingface", "lxmert", "lxmert_dist"]
 
