@@ -18,7 +18,7 @@ class ConfigError(LxmertError):
 
 
 class DataError(LxmertError):
-    """An input file of an ingest is missing, unreadable or inconsistent."""
+    """An input file is missing, unreadable or inconsistent."""
 
 
 class StoreError(LxmertError):

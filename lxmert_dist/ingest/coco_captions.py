@@ -10,9 +10,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from lxmert_dist.errors import DataError
-from lxmert_dist.ingest.json_list import read_members
 from lxmert_dist.ingest.lxmert_json import Item
 from lxmert_dist.ingest.sentence_files import OneFile
+from lxmert_dist.json_list import read_members
 
 SOURCE = "mscoco"
 

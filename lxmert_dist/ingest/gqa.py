@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from lxmert_dist.errors import DataError
-from lxmert_dist.ingest.json_list import read_members
 from lxmert_dist.ingest.lxmert_json import Item
 from lxmert_dist.ingest.sentence_files import OneFile
 from lxmert_dist.ingest.visual_genome import VgImages
+from lxmert_dist.json_list import read_members
 
 SOURCE = "gqa"
 

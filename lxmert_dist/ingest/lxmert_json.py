@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lxmert_dist.errors import DataError
-from lxmert_dist.ingest.json_list import read_objects
 from lxmert_dist.ingest.source import RawSentence
+from lxmert_dist.json_list import read_objects
 
 Label = Mapping[str, int | float]
 

@@ -27,12 +27,12 @@ Empty lines are skipped. With features as ``feature_folder`` says, this makes a 
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from lxmert_dist.errors import DataError
 from lxmert_dist.ingest.lxmert_json import Item, check_label
 from lxmert_dist.ingest.sentence_files import OneFile
+from lxmert_dist.json_list import read_lines
 
 SOURCE = "own"
 _KEYS = frozenset({"image_id", "sentence", "source", "answers"})
@@ -70,22 +70,6 @@ class OwnSentences(OneFile):
         return Item(where, image, {source: [text]}, labels)
 
 
-def read_lines(path: Path, read: Callable[[int], object]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of JSON Lines, each with where it is ("file:line").
-
-    Raises:
-        DataError: the file cannot be read, or a line is no object; names it.
-    """
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                read(len(line))
-                if not line.isspace():
-                    yield f"{path}:{number}", _object(line, f"{path}:{number}")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-
-
 def collect_answers(files: Iterable[OwnSentences], normalise: Callable[[str], str]) -> list[str]:
     """Every answer of the files, normalised, sorted: a table where none is given.
 
@@ -98,13 +82,3 @@ def collect_answers(files: Iterable[OwnSentences], normalise: Callable[[str], st
             for labels in item.labels.values():
                 found.update(normalise(answer) for label in labels for answer in label)
     return sorted(found - {""})
-
-
-def _object(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{where}: not JSON ({error}); expected an object a line") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{where}: expected an object a line, found {line[:40]!r}")
-    return value

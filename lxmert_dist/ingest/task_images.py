@@ -11,8 +11,7 @@ from typing import Any
 
 from lxmert_dist.errors import DataError
 from lxmert_dist.ingest.image_ids import ImageKey, NumberOf, image_key
-from lxmert_dist.ingest.json_list import read_members, read_objects
-from lxmert_dist.ingest.own_sentences import read_lines
+from lxmert_dist.json_list import read_lines, read_members, read_objects
 
 _HEAD = 1 << 16
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lxmert_dist.errors import DataError
-from lxmert_dist.ingest.json_list import read_objects, whole_number
 from lxmert_dist.ingest.lxmert_json import Item, Label
 from lxmert_dist.ingest.sentence_files import OneFile
+from lxmert_dist.json_list import read_objects, whole_number
 
 QUESTIONS, REGIONS = "visual7w", "vg"
 """What LXMERT's files call the questions and the regions."""

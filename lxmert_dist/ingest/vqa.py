@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lxmert_dist.errors import DataError
-from lxmert_dist.ingest.json_list import read_members, whole_number
 from lxmert_dist.ingest.lxmert_json import Item, Label
 from lxmert_dist.ingest.vqa_answers import VqaScores, soft_scores
+from lxmert_dist.json_list import read_members, whole_number
 
 SOURCE = "vqa"
 

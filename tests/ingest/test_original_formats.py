@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from lxmert_dist import json_list
 from lxmert_dist.errors import DataError
-from lxmert_dist.ingest import json_list
 from lxmert_dist.ingest.coco_captions import CocoCaptions
 from lxmert_dist.ingest.gqa import GqaQuestions
 from lxmert_dist.ingest.sentence_files import SentenceFile

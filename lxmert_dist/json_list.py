@@ -1,4 +1,4 @@
-"""The elements of a JSON file, one at a time: a file of any length in a few MiB of memory."""
+"""The elements of JSON and JSON Lines, one at a time: any length in a few MiB of memory."""
 
 import codecs
 import json
@@ -59,6 +59,28 @@ def read_members(
         yield from _members(text)
 
 
+def read_lines(
+    path: Path, read: Callable[[int], object] = lambda _: None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of JSON Lines, each with where it is ("file:line"); empty lines are skipped.
+
+    Args:
+        path: of the file.
+        read: told of the bytes of every line that was read, for a progress bar.
+
+    Raises:
+        DataError: the file cannot be read, or a line is no object; names it.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                read(len(line))
+                if not line.isspace():
+                    yield f"{path}:{number}", _line(line, f"{path}:{number}")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
 def whole_number(entry: Mapping[str, Any], name: str, where: str) -> int:
     """A number of an object that was read, 0 or more.
 
@@ -78,6 +100,16 @@ def _opened(path: Path, read: Callable[[int], object]) -> "Iterator[_Text]":
             yield _Text(path, file, read)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _line(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{where}: not JSON ({error}); expected an object a line") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: expected an object a line, found {line[:40]!r}")
+    return value
 
 
 def _members(text: "_Text") -> Iterator[tuple[str, str, Any]]:

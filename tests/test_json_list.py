@@ -3,9 +3,9 @@ import tracemalloc
 
 import pytest
 
+from lxmert_dist import json_list
 from lxmert_dist.errors import DataError
-from lxmert_dist.ingest import json_list
-from lxmert_dist.ingest.json_list import read_members, read_objects
+from lxmert_dist.json_list import read_members, read_objects
 
 OBJECTS = [
     {"img_id": "1", "sentf": {"vqa": ['a "b" \\ ]},{', "é€𝄞"]}, "n": [1, -2.5e3, True, None]},
