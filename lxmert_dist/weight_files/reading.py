@@ -4,20 +4,25 @@ import json
 import re
 import warnings
 from collections.abc import Mapping
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from lxmert_dist.errors import CheckpointError
+from lxmert_dist.weight_files.pickled_arrays import HoldsCodeError, read_arrays
 
-SUFFIXES = (".safetensors", ".pth", ".bin", ".pt")
+SUFFIXES = (".safetensors", ".pth", ".bin", ".pt", ".pkl")
 """Of the files that :func:`read_file` understands."""
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+_OLD_TORCH = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""What follows the protocol in a file of torch before 1.6."""
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 """Under which some programs keep the tensors."""
 
@@ -36,8 +41,10 @@ def read_file(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
     if path.suffix == ".safetensors":
         tensors = _safetensors(path)
-    elif head.startswith((_ZIP, _PICKLE)):
+    elif head.startswith(_ZIP) or head[2:].startswith(_OLD_TORCH):
         tensors = _torch(path, is_zip=head.startswith(_ZIP))
+    elif head.startswith(_PICKLE):
+        tensors = _arrays(path)
     else:
         raise CheckpointError(f"{path} is not a file of weights: {_looks_like(head)}")
     return {name: _checked(path, name, tensor) for name, tensor in tensors.items()}
@@ -61,7 +68,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is truncated or damaged ({error}); get it again") from error
+        raise _damage(path, str(error)) from error
 
 
 def _torch(path: Path, *, is_zip: bool) -> dict[str, Tensor]:
@@ -73,19 +80,54 @@ def _torch(path: Path, *, is_zip: bool) -> dict[str, Tensor]:
     except Exception as error:  # a damaged file may raise anything
         code = re.search(r"GLOBAL (\S+)|Unsupported (?:class|operand)", str(error))
         if code:
-            what = f" ({code[1].strip('`')})" if code[1] else ""
-            raise CheckpointError(
-                f"{path} is refused: it holds code{what} beside tensors, and no code of a file is "
-                "run; ask its author for safetensors"
-            ) from error
+            raise _refusal(path, code[1].strip("`") if code[1] else "") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is truncated or damaged ({reason}); get it again") from error
+        raise _damage(path, reason) from error
+    return _by_name(path, found)
+
+
+def _arrays(path: Path) -> dict[str, Tensor]:
+    """A pickle of NumPy arrays, as detectron2 and Caffe2 leave them."""
+    try:
+        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as whole:
+            found = read_arrays(whole)
+    except HoldsCodeError as error:
+        raise _refusal(path, error.name) from error
+    except ValueError as error:
+        raise _damage(path, str(error)) from error
+    return _by_name(path, _as_tensors(found))
+
+
+def _as_tensors(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: torch.from_numpy(value)
+        if isinstance(value, np.ndarray)
+        else _as_tensors(value)
+        if isinstance(value, dict)
+        else value
+        for key, value in found.items()
+    }
+
+
+def _by_name(path: Path, found: Any) -> dict[str, Tensor]:
     for wrapper in _WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]
     if not _are_tensors(found):
         raise CheckpointError(f"{path} holds no tensors by name; give a state dict")
     return dict(found)
+
+
+def _refusal(path: Path, code: str) -> CheckpointError:
+    what = f" ({code})" if code else ""
+    return CheckpointError(
+        f"{path} is refused: it holds code{what} beside tensors, and no code of a file is "
+        "run; ask its author for safetensors"
+    )
+
+
+def _damage(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path} is truncated or damaged ({reason}); get it again")
 
 
 def _are_tensors(found: Any) -> bool:
