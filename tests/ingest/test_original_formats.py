@@ -11,7 +11,8 @@ from lxmert_dist.ingest.gqa import GqaQuestions
 from lxmert_dist.ingest.sentence_files import SentenceFile
 from lxmert_dist.ingest.visual_genome import VgFile, VgImages, read_image_data
 from lxmert_dist.ingest.vqa import VqaQuestions
-from lxmert_dist.ingest.vqa_answers import normalise_vqa_answer, soft_scores
+from lxmert_dist.ingest.vqa_answers import soft_scores
+from lxmert_dist.scoring.vqa_answers import normalise_vqa_answer
 
 # What the published files hold beside what is read; an annotation of VQA v2 stands first of all.
 VQA_HEAD = {
