@@ -80,7 +80,7 @@ def print_config(config: RunConfig, how: str, launcher: Launcher) -> None:
     if how == "toml":
         print(dump_toml(config), end="")  # noqa: T201
         return
-    ranks = config.cluster.workers if launcher == "ray" else world(launcher, os.environ).size
+    ranks = config.cluster.most if launcher == "ray" else world(launcher, os.environ).size
     print(json.dumps(deepspeed_config(config, world_size=ranks), indent=2))  # noqa: T201
 
 

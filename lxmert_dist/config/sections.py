@@ -298,14 +298,80 @@ class TrackingConfig(Section):
 
 
 class ClusterConfig(Section):
-    """Ray Train workers; read by the ``ray`` launcher only."""
+    """Ray Train workers; read by the ``ray`` launcher only, but for ``timeout_seconds``."""
 
     workers: Count = 2
+    """How many, each one rank; elastic runs leave it aside."""
+    min_workers: Annotated[int, Field(ge=0)] = 0
+    """With fewer, an elastic run waits; 0, as ``max_workers`` then is too: a fixed number."""
+    max_workers: Annotated[int, Field(ge=0)] = 0
+    """An elastic run goes on with as many workers as the nodes have room for, up to this, and
+    grows again when nodes come back. Of a number that does not divide ``data.lanes`` the rest is
+    spare, and computes nothing."""
+    resize_interval_s: Positive = 60.0
+    """How often an elastic run looks whether it can grow, which starts all workers again from the
+    last checkpoint."""
     cpus_per_worker: Positive = 1.0
     gpus_per_worker: NonNegative = 0.0
+    """1 on GPU nodes. Several are of no use to one rank."""
+    resources_per_worker: dict[str, Positive] = Field(default_factory=dict)
+    """What else a worker takes of its node, by the names of ``ray start --resources``; ``memory``
+    is in bytes. For example ``{ fast_disk = 1.0 }``."""
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
+    """Ray's placement strategy: on few nodes or on many, strict: on one node, or one a node."""
     storage: str = ""
     """Shared path or URI for Ray's own state; empty means ``ray`` in the run's directory."""
     max_failures: Annotated[int, Field(ge=0)] = 3
+    """How often the workers start again after one was lost or a node was; an error that the user
+    can mend is not tried again."""
+    wait_seconds: Count = 300
+    """How long a run waits for nodes, at its start and after a loss, before it ends with an error
+    that names what is missing. Where there is room, workers may take two minutes more to start."""
     timeout_seconds: Count = 600
     """Limit of one collective, and of standing still, under any launcher; keep it above
     ``data.patience_s``."""
+
+    @model_validator(mode="after")
+    def _elastic_fits(self) -> "ClusterConfig":
+        if not self.elastic:
+            if self.min_workers:
+                raise ValueError(f"min_workers={self.min_workers} needs max_workers")
+            return self
+        if not 1 <= self.min_workers <= self.max_workers:
+            raise ValueError(
+                f"min_workers={self.min_workers} must be from 1 to max_workers={self.max_workers}"
+            )
+        if self.placement.startswith("STRICT"):
+            raise ValueError(f"max_workers needs placement PACK or SPREAD, not {self.placement}")
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_custom(self) -> "ClusterConfig":
+        taken = {"CPU", "GPU"} & self.resources_per_worker.keys()
+        if taken:
+            raise ValueError(
+                f"resources_per_worker names {' and '.join(sorted(taken))}; the settings for that "
+                "are cpus_per_worker and gpus_per_worker"
+            )
+        return self
+
+    @property
+    def elastic(self) -> bool:
+        """Whether the number of workers may change while the run goes on."""
+        return self.max_workers > 0
+
+    @property
+    def fewest(self) -> int:
+        """Workers without which the run waits."""
+        return self.min_workers if self.elastic else self.workers
+
+    @property
+    def most(self) -> int:
+        """Workers that there are when all nodes are there."""
+        return self.max_workers if self.elastic else self.workers
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What one worker takes of its node."""
+        sizes = {"CPU": self.cpus_per_worker, "GPU": self.gpus_per_worker}
+        return {name: n for name, n in sizes.items() if n} | self.resources_per_worker
