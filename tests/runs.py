@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -46,6 +47,9 @@ def at_stage(stage: int) -> list[str]:
     return [f"train.zero_stage={stage}", *(["train.offload_optimizer=true"] if stage else [])]
 
 
+_RAY_TOKEN = secrets.token_hex(16)
+"""Of the clusters that tests start: others on the network may not use them."""
+
 NO_DROPOUT = ("model.hidden_dropout=0.0", "model.attention_dropout=0.0")
 
 
@@ -74,7 +78,8 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment, made for ranks on a CPU."""
     kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     path = f"{Path(sys.executable).parent}:{kept.get('PATH', '')}"
-    return {**kept, "PATH": path, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", **(extra or {})}
+    ours = {"PATH": path, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    return {**kept, **ours, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _RAY_TOKEN, **(extra or {})}
 
 
 def run(

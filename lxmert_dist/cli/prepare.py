@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -201,6 +202,11 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="features by all nodes of a running Ray cluster (RAY_ADDRESS, or the one here)",
     )
+    parser.add_argument(
+        "--allow-open",
+        action="store_true",
+        help="with --ray: take a cluster that asks strangers for no token",
+    )
 
 
 def _at_least_one(text: str) -> int:
@@ -217,7 +223,7 @@ def _workers(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.ray:
         from lxmert_dist.cluster.ray_ingest import map_on_ray
 
-        workers["run_shards"] = map_on_ray
+        workers["run_shards"] = partial(map_on_ray, allow_open=arguments.allow_open)
         if "://" not in arguments.out:
             arguments.out = str(Path(arguments.out).absolute())
         for name in {"tsv", "features"} & vars(arguments).keys():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import lxmert_dist
+from lxmert_dist.cluster.exposure import check_exposure, connection_error
 from lxmert_dist.errors import ClusterError, DataError, LxmertError
 
 T = TypeVar("T")
@@ -15,20 +16,26 @@ TASKS_A_BLOCK = 4
 """Tasks that a Ray task does one after the other."""
 
 
-def map_on_ray(work: Callable[[T], R], items: Iterable[T], /) -> Iterator[R]:
+def map_on_ray(
+    work: Callable[[T], R], items: Iterable[T], /, *, allow_open: bool = False
+) -> Iterator[R]:
     """Apply a function to items on all nodes, a core each, and yield the results as they come.
 
     The package is sent to the nodes; its dependencies must be there, and so must every file that
     the items name, by the same path. A node that is lost has its items done again by others.
 
+    ``allow_open`` takes a cluster that asks for no token (see ``exposure``).
+
     Raises:
-        ClusterError: Ray is absent or out of reach, or the job failed.
+        ClusterError: Ray is absent or out of reach, open to strangers, or the job failed.
         LxmertError: as ``work`` raised it, with the node on which it did.
     """
     tasks = [{"task": item} for item in items]
     if not tasks:
         return
     ray = _connected()
+    address = ray.get_runtime_context().gcs_address
+    check_exposure(address, allow_open=allow_open, option="--allow-open")
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -74,9 +81,6 @@ def _connected() -> Any:
         package = str(Path(lxmert_dist.__file__).parent)
         try:
             ray.init(address="auto", log_to_driver=False, runtime_env={"py_modules": [package]})
-        except (ConnectionError, RuntimeError) as error:
-            raise ClusterError(
-                "no Ray cluster is running here nor at RAY_ADDRESS; start one with ray start: "
-                f"{str(error).splitlines()[0]}"
-            ) from error
+        except (ConnectionError, RuntimeError, ray.exceptions.AuthenticationError) as error:
+            raise connection_error(error) from error
     return ray

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lxmert_dist.cluster.exposure import check_exposure, connection_error
 from lxmert_dist.cluster.launcher import use_threads
 from lxmert_dist.config import RunConfig
 from lxmert_dist.errors import ClusterError, ConfigError, LxmertError
@@ -39,7 +40,7 @@ def run_on_ray(config: RunConfig) -> Outcome:
     up to ``cluster.max_failures`` times.
 
     Raises:
-        ClusterError: Ray is out of reach, or the failures were too many.
+        ClusterError: Ray is out of reach or open to strangers, or the failures were too many.
         LxmertError: as the run raised it; that is not tried again.
     """
     check_places(config)
@@ -53,11 +54,11 @@ def run_on_ray(config: RunConfig) -> Outcome:
         raise ClusterError("--launcher ray needs Ray: pip install 'lxmert_dist[ray]'") from error
     try:
         ray.init(address="auto", log_to_driver=True)
-    except (ConnectionError, RuntimeError) as error:
-        raise ClusterError(
-            f"no Ray cluster is running; start one with ray start: {error}"
-        ) from error
+    except (ConnectionError, RuntimeError, ray.exceptions.AuthenticationError) as error:
+        raise connection_error(error) from error
     cluster = config.cluster
+    address = ray.get_runtime_context().gcs_address
+    check_exposure(address, allow_open=cluster.allow_open, option="--set cluster.allow_open=true")
     resources = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
     mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
     trainer = TorchTrainer(

@@ -330,6 +330,9 @@ class ClusterConfig(Section):
     timeout_seconds: Count = 600
     """Limit of one collective, and of standing still, under any launcher; keep it above
     ``data.patience_s``."""
+    allow_open: bool = False
+    """Run on a cluster that takes code from anyone who reaches it, with a warning instead of an
+    error: for networks where a firewall keeps strangers out. Better, have Ray ask for a token."""
 
     @model_validator(mode="after")
     def _elastic_fits(self) -> "ClusterConfig":
