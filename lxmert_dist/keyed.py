@@ -37,6 +37,7 @@ class Purpose(IntEnum):
     IDENTITY = 16
     SYNTHETIC = 17
     SOURCE_ORDER = 18
+    BOOTSTRAP = 19
 
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
