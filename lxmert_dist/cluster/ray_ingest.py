@@ -1,12 +1,9 @@
 """The tasks of an ingest as a Ray Data job on all nodes of a cluster."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
-import lxmert_dist
-from lxmert_dist.cluster.exposure import check_exposure, connection_error
+from lxmert_dist.cluster.ray_nodes import connect
 from lxmert_dist.errors import ClusterError, DataError, LxmertError
 
 T = TypeVar("T")
@@ -33,9 +30,10 @@ def map_on_ray(
     tasks = [{"task": item} for item in items]
     if not tasks:
         return
-    ray = _connected()
-    address = ray.get_runtime_context().gcs_address
-    check_exposure(address, allow_open=allow_open, option="--allow-open")
+    connect("--ray", log_to_driver=False, allow_open=allow_open, option="--allow-open")
+    import ray
+    import ray.data
+
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -68,19 +66,3 @@ class _Attempt:
             if isinstance(error, DataError) and isinstance(error.__cause__, FileNotFoundError):
                 place += "; with --ray every node must see the files by the same path"
             return {"result": type(error)(f"{error} ({place})")}
-
-
-def _connected() -> Any:
-    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # 20 take minutes on a dead head
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise ClusterError("--ray needs Ray: pip install 'lxmert_dist[ray]'") from error
-    if not ray.is_initialized():
-        package = str(Path(lxmert_dist.__file__).parent)
-        try:
-            ray.init(address="auto", log_to_driver=False, runtime_env={"py_modules": [package]})
-        except (ConnectionError, RuntimeError, ray.exceptions.AuthenticationError) as error:
-            raise connection_error(error) from error
-    return ray

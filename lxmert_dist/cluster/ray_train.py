@@ -1,23 +1,50 @@
-"""A run as Ray Train workers on all nodes of a cluster."""
+"""A run as Ray Train workers on all nodes of a cluster: the driver's part."""
 
 import os
+import signal
+import sys
+import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lxmert_dist.cluster.exposure import check_exposure, connection_error
-from lxmert_dist.cluster.launcher import use_threads
-from lxmert_dist.config import RunConfig
-from lxmert_dist.errors import ClusterError, ConfigError, LxmertError
-from lxmert_dist.train.run import Outcome, run
-from lxmert_dist.train.world import World, backend, best_device
+from lxmert_dist.cluster.ray_nodes import connect, shortage
+from lxmert_dist.config import RunConfig, deepspeed_config
+from lxmert_dist.errors import ClusterError, ConfigError, LxmertError, PreemptedError, StoppedError
+from lxmert_dist.train.run import Outcome
+from lxmert_dist.train.stop import Stop
+
+if TYPE_CHECKING:
+    from lxmert_dist.cluster.ray_worker import Word
+
+POLL_SECONDS = 0.5
+ABSENT_SECONDS = 10.0
+"""Rank 0 is heard every half second; after so long without a word there is none."""
+START_SECONDS = 120
+"""What workers may take to start where nodes have room for them."""
+OTHERS_SECONDS = 10.0
+"""After an error of one rank, how long the others may take to end by themselves."""
+RAY_SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon a dead worker is noticed
+}
+ELASTIC_SETTINGS = {
+    # A lost node counts as room until it is declared dead; so long the start waits in vain.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",
+}
 
 
 def check_places(config: RunConfig) -> None:
     """Refuse relative paths: a Ray worker's working directory is a copy that is thrown away.
 
+    The run's directory is a path: rank 0, which may move to another node, appends to files in it.
+
     Raises:
         ConfigError: names the setting.
     """
+    if "://" in config.directory:
+        raise ConfigError(
+            f"directory={config.directory!r} must be a path on a disk that all nodes share; "
+            "checkpoints can be at a URI: checkpoint.uri"
+        )
     places = {
         "directory": config.directory,
         "data.store": config.data.store,
@@ -33,110 +60,188 @@ def check_places(config: RunConfig) -> None:
             )
 
 
-def run_on_ray(config: RunConfig) -> Outcome:
-    """Run ``config`` on ``cluster.workers`` workers and wait for the end.
-
-    A worker that dies takes the others down; all start again from the last complete checkpoint,
-    up to ``cluster.max_failures`` times.
+def check_sizes(config: RunConfig) -> None:
+    """Refuse, before anything starts, numbers of workers that cannot share the work.
 
     Raises:
-        ClusterError: Ray is out of reach or open to strangers, or the failures were too many.
+        ConfigError: as ``deepspeed_config``.
+    """
+    for workers in {config.cluster.fewest, config.cluster.most}:
+        deepspeed_config(config, world_size=workers)
+
+
+def run_on_ray(config: RunConfig) -> Outcome:
+    """Run ``config`` on the workers that ``[cluster]`` describes, and wait for the end.
+
+    A worker that is lost takes the others down; all start again from the last complete checkpoint,
+    up to ``cluster.max_failures`` times. SIGTERM and Ctrl-C are passed on to the workers, which
+    leave a checkpoint; a second Ctrl-C ends this process at once, and with it them.
+
+    Raises:
+        ConfigError: a place is relative, or the workers cannot share the work.
+        ClusterError: Ray or its nodes are out of reach, Ray is open to strangers, or the failures
+            were too many.
+        StoppedError: a signal ended the run.
         LxmertError: as the run raised it; that is not tried again.
     """
     check_places(config)
-    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # 20 take minutes on a dead head
+    check_sizes(config)
+    settings = RAY_SETTINGS | (ELASTIC_SETTINGS if config.cluster.elastic else {})
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+    connect(
+        "--launcher ray",
+        log_to_driver=True,
+        allow_open=config.cluster.allow_open,
+        option="--set cluster.allow_open=true",
+    )
+    import ray
+
     try:
-        import ray
-        from ray.train import FailureConfig, ScalingConfig
-        from ray.train import RunConfig as RayRunConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
-    except ImportError as error:
-        raise ClusterError("--launcher ray needs Ray: pip install 'lxmert_dist[ray]'") from error
-    try:
-        ray.init(address="auto", log_to_driver=True)
-    except (ConnectionError, RuntimeError, ray.exceptions.AuthenticationError) as error:
-        raise connection_error(error) from error
+        # After ray.init, which has a handler of its own.
+        with Stop(config.checkpoint.grace_seconds) as stop:
+            return _Driver(config, ray, stop).run()
+    except ray.exceptions.RayError as error:
+        raise ClusterError(f"the cluster is out of reach: {_first_line(error)}") from error
+    finally:
+        ray.shutdown()  # what is left of the workers goes with the connection
+
+
+class _Driver:
+    """Starts the workers and watches over them until there is an answer."""
+
+    def __init__(self, config: RunConfig, ray: Any, stop: Stop) -> None:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        from lxmert_dist.cluster.ray_worker import Mailbox
+
+        self._config = config
+        self._ray = ray
+        self._stop = stop
+        self._told = False
+        self._waiting_for = ""
+        self._error_seconds = 0.0
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
+
+    def run(self) -> Outcome:
+        """See ``run_on_ray``."""
+        fit = _Fit(_trainer(self._config, self._mailbox))
+        fit.start()
+        while fit.is_alive():
+            fit.join(POLL_SECONDS)
+            word = self._read()
+            self._pass_signals_on(word)
+            self._look_for_nodes(word)
+            if isinstance(word.answer, LxmertError):
+                self._error_seconds += POLL_SECONDS
+                if self._error_seconds > OTHERS_SECONDS:  # they wait for the one that failed
+                    raise word.answer
+        answer = self._read().answer
+        if isinstance(answer, LxmertError):
+            raise answer
+        if fit.error is not None:
+            raise self._failure(fit.error)
+        if answer is None:
+            raise ClusterError("the workers ended without a result; see the Ray logs of the job")
+        return answer
+
+    def _read(self) -> "Word":
+        word: Word = self._ray.get(self._mailbox.read.remote())
+        return word
+
+    def _pass_signals_on(self, word: "Word") -> None:
+        """Ask the workers to end by the signal that this process got; ``stop`` bounds the wait."""
+        if self._told:
+            return
+        try:
+            self._stop.check(self._stop.flags())
+        except StoppedError as wish:
+            if not word.heard or word.silent_seconds > ABSENT_SECONDS:
+                raise type(wish)(
+                    f"{wish} while no worker was running; the same command goes on from the last "
+                    "checkpoint, if there is one"
+                ) from None
+            number = signal.SIGTERM if isinstance(wish, PreemptedError) else signal.SIGINT
+            self._ray.get(self._mailbox.stop.remote(int(number)))
+            self._told = True
+
+    def _look_for_nodes(self, word: "Word") -> None:
+        """Say once what the workers wait for, and give up after ``wait_seconds``."""
+        cluster = self._config.cluster
+        silent = word.silent_seconds
+        if silent <= ABSENT_SECONDS:
+            self._waiting_for = ""
+            return
+        missing = shortage(cluster, self._ray.nodes())
+        if missing and silent > cluster.wait_seconds:
+            raise ClusterError(f"{missing} (cluster.wait_seconds={cluster.wait_seconds} are over)")
+        if silent > cluster.wait_seconds + START_SECONDS:
+            raise ClusterError(
+                f"no worker has started for {silent:.0f} s, though the nodes have room for "
+                f"{cluster.fewest}; does another job hold them? See ray status, and the Ray logs"
+            )
+        if missing != self._waiting_for:
+            self._waiting_for = missing
+            if missing:
+                note = f"waiting up to {cluster.wait_seconds} s for nodes: {missing}"
+                print(note, file=sys.stderr, flush=True)  # noqa: T201
+
+    def _failure(self, error: Exception) -> ClusterError:
+        limit = self._config.cluster.max_failures
+        return ClusterError(
+            f"the workers failed more than cluster.max_failures={limit} times; the last cause: "
+            f"{_first_line(error)}"
+        )
+
+
+class _Fit(threading.Thread):
+    """Ray's part, in a thread of its own, so that signals reach the main thread."""
+
+    def __init__(self, trainer: Any) -> None:
+        super().__init__(name="fit", daemon=True)
+        self._trainer = trainer
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self._trainer.fit()
+        except Exception as error:
+            self.error = error
+
+
+def _trainer(config: RunConfig, mailbox: Any) -> Any:
+    from ray.train import FailureConfig, ScalingConfig
+    from ray.train import RunConfig as RayRunConfig
+    from ray.train.torch import TorchTrainer
+
+    from lxmert_dist.cluster.ray_worker import OwnGroup, work
+
     cluster = config.cluster
-    address = ray.get_runtime_context().gcs_address
-    check_exposure(address, allow_open=cluster.allow_open, option="--set cluster.allow_open=true")
-    resources = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
-    mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
-    trainer = TorchTrainer(
-        _worker,
+    workers = (cluster.min_workers, cluster.max_workers) if cluster.elastic else cluster.workers
+    return TorchTrainer(
+        work,
         train_loop_config={
             "type": type(config),
             "config": config.model_dump_json(),
             "mailbox": mailbox,
         },
-        torch_config=TorchConfig(
-            backend="nccl" if cluster.gpus_per_worker else "gloo",
-            timeout_s=cluster.timeout_seconds,
-        ),
+        torch_config=OwnGroup(),
         scaling_config=ScalingConfig(
-            num_workers=cluster.workers,
+            num_workers=workers,
+            elastic_resize_monitor_interval_s=cluster.resize_interval_s,
             use_gpu=cluster.gpus_per_worker > 0,
-            resources_per_worker={name: n for name, n in resources.items() if n},
+            resources_per_worker=cluster.resources,
+            placement_strategy=cluster.placement,
         ),
         run_config=RayRunConfig(
             name=config.name,
-            storage_path=cluster.storage or str(Path(config.directory).absolute() / "ray"),
+            storage_path=cluster.storage or str(Path(config.directory) / "ray"),
             failure_config=FailureConfig(max_failures=cluster.max_failures),
         ),
     )
-    try:
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise ClusterError(
-            f"the run failed more than cluster.max_failures={cluster.max_failures} times; "
-            f"the last cause: {error}"
-        ) from error
-    answer = ray.get(mailbox.get.remote())
-    if isinstance(answer, LxmertError):
-        raise answer
-    if answer is None:
-        raise ClusterError("the workers ended without a result; see the Ray logs of the job")
-    outcome: Outcome = answer
-    return outcome
 
 
-class _Mailbox:
-    """Holds what rank 0 has to say until the driver asks."""
-
-    def __init__(self) -> None:
-        self._content: Outcome | LxmertError | None = None
-
-    def put(self, content: Outcome | LxmertError) -> None:
-        self._content = content
-
-    def get(self) -> Outcome | LxmertError | None:
-        return self._content
-
-
-def _worker(arguments: dict[str, Any]) -> None:
-    """One rank; Ray has formed the process group already."""
-    import ray
-    from ray.train import get_context
-
-    context = get_context()
-    config = arguments["type"].model_validate_json(arguments["config"])
-    world = World(
-        context.get_world_rank(),
-        context.get_world_size(),
-        context.get_local_rank(),
-        context.get_local_world_size(),
-        best_device(context.get_local_rank()),
-    )
-    print(  # noqa: T201 - the job's log tells rank, node and device once
-        f"rank {world.rank} of {world.size} on {ray.util.get_node_ip_address()}, "
-        f"{world.device} ({backend(world.device)})",
-        flush=True,
-    )
-    use_threads(config.train.threads, world.local_size, os.environ)
-    try:
-        answer: Outcome | LxmertError = run(config, world, "ray")
-    except ClusterError:
-        raise
-    except LxmertError as error:
-        answer = error
-    if world.is_main or isinstance(answer, LxmertError):
-        ray.get(arguments["mailbox"].put.remote(answer))
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -36,13 +36,14 @@ class Outcome:
     """Largest resident set of this process."""
 
 
-def run(config: RunConfig, world: World, launcher: str) -> Outcome:
+def run(config: RunConfig, world: World, launcher: str, stop: Stop | None = None) -> Outcome:
     """Train ``config`` from its last complete checkpoint, or from the start.
 
     Args:
         config: what to train.
         world: this rank; the process group exists.
         launcher: what started the ranks; a tag of the run in the tracker.
+        stop: who else may ask for the end than signals to the main thread.
 
     Raises:
         LxmertError: something does not fit, or cannot go on.
@@ -53,7 +54,7 @@ def run(config: RunConfig, world: World, launcher: str) -> Outcome:
     parameters = sum(p.numel() for p in job.task.parameters())  # ZeRO-3 will scatter them
     tracker: Tracker = NullTracker()
     status: Status = "FAILED"
-    with Stop(config.checkpoint.grace_seconds) as stop:
+    with stop or Stop(config.checkpoint.grace_seconds) as stop:
         try:
             with last_good_checkpoint(job, world) as resumed:
                 state = resumed.state if resumed else None

@@ -57,7 +57,7 @@ def ray_cluster(tmp_path_factory):
     with (tmp_path_factory.mktemp("ray_head") / "log").open("w") as log:
         head = subprocess.Popen(line, env=environment(), stdout=log, stderr=subprocess.STDOUT)
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 120
             while not listens(dashboard):
                 assert head.poll() is None, "the Ray head ended"
                 assert time.monotonic() < deadline, "the Ray head did not come up"
