@@ -182,8 +182,8 @@ def _add_consistency(balanced: _Balanced, right: Mapping[str, bool]) -> str | No
     lacking = {one for _, implied in balanced.implied for one in implied if one not in right}
     if lacking:
         return (
-            f"consistency needs answers to all questions that follow from right ones; "
-            f"{len(lacking):,} have none, such as {min(lacking)}"
+            "consistency needs answers to all questions that follow from right ones; "
+            f"{min(lacking)} has none ({len(lacking):,} in all)"
         )
     for image, implied in balanced.implied:
         scores = [float(right[one]) for one in implied]

@@ -44,9 +44,8 @@ def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
     """Write our file; it is there as a whole, or as it was before.
 
     Raises:
-        DataError: a prediction is not as :class:`Prediction` says, an id comes twice, or what was
-            written does not read as what was given.
-        OSError: the file cannot be written.
+        DataError: a prediction is not as :class:`Prediction` says, an id comes twice, the file
+            cannot be written, or it does not read as what was given.
     """
     with replacing(path) as temporary:
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
@@ -144,9 +143,7 @@ def _prediction(entry: Mapping[str, Any], where: str) -> Prediction:
     pairs = tuple((text, _score(value, uid, where)) for text, value in top)
     texts, scores = [text for text, _ in pairs], [value for _, value in pairs]
     if len(set(texts)) < len(texts) or scores != sorted(scores, reverse=True):
-        raise DataError(
-            f"{where}: top of {uid} has an answer twice, or not the highest score first"
-        )
+        raise DataError(f"{where}: top of {uid} has an answer twice, or rising scores")
     if pairs and pairs[0] != (answer, score):
         raise DataError(
             f"{where}: top of {uid} begins with {pairs[0]}, the answer is {answer!r} with {score}"

@@ -99,7 +99,7 @@ class Result:
     def as_table(self, intervals: Intervals) -> Iterator[str]:
         """The same as lines."""
         named = [*self.statistics, *(name for part in self.parts.values() for name in part)]
-        width = 2 + max(map(len, named))
+        width = 2 + max(map(len, [*named, *self.parts]))
         for part, figures in self.parts.items():
             heading = f"{part:<{width}}{'per cent':>9}{'count':>10}"
             yield heading + (f"{'95 % interval':>20}" if intervals else "")
@@ -108,7 +108,8 @@ class Result:
                 if bounds := intervals.get((part, name)):
                     line += f"{bounds[0]:>11.2f} to {bounds[1]:>5.2f}"
                 yield line
-        for name, value in self.statistics.items():
-            yield f"  {name:<{width - 2}}{value:>9.2f}"
+            if part == ALL:
+                for name, value in self.statistics.items():
+                    yield f"  {name:<{width - 2}}{value:>9.2f}"
         for note in self.notes:
             yield f"note: {note}"

@@ -17,6 +17,7 @@ from lxmert_dist.scoring.replacing import replacing
 
 Task = Literal["vqa", "gqa", "nlvr2"]
 
+_HEAD = 1 << 10
 _TRUTHS = {"true": "True", "false": "False"}
 _Found = Iterator[tuple[str, str, str]]
 """Where each answer is, the id of its question as text, the answer."""
@@ -47,9 +48,8 @@ def write_submission(task: Task, path: Path, answers: Answers) -> None:
     """Write what the server takes, in the order of ``answers``; there as a whole or not at all.
 
     Raises:
-        DataError: an id or an answer is not one of the task, or what was written does not read as
-            what was given.
-        OSError: the file cannot be written.
+        DataError: an id or an answer is not one of the task, the file cannot be written, or it does
+            not read as what was given.
     """
     given = dict(answers.by_uid)
     if task == "vqa":
@@ -132,13 +132,13 @@ def identifier(entry: Mapping[str, object], where: str) -> str:
 
 def _first_letter(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                if line := line.strip():
-                    return line[0]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    raise DataError(f"{path}: is empty, expected predictions")
+        with path.open("rb") as file:
+            start = file.read(_HEAD).decode("utf-8", "replace").lstrip()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    if not start:
+        raise DataError(f"{path}: is empty, expected predictions")
+    return start[0]
 
 
 def _read_vqa(path: Path) -> _Found:
@@ -154,7 +154,7 @@ def _read_gqa(path: Path) -> _Found:
 
 
 def _read_nlvr2(path: Path) -> _Found:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:  # what is no text is no id either
         for number, line in enumerate(file, 1):
             if text := line.strip():
                 uid, _, answer = text.partition(",")

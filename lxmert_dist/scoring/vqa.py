@@ -14,6 +14,9 @@ from lxmert_dist.scoring.vqa_answers import vqa_accuracy
 PEOPLE = 10
 """So many answered each question."""
 
+_TYPES = ("answer type", "question type")
+"""What accuracies are told by, where the annotations have it."""
+
 _HUNDREDTH = Decimal("0.01")
 
 
@@ -23,14 +26,17 @@ def score_vqa(answers: Answers, annotations: Path, *, partial: bool = False) -> 
     Args:
         answers: predictions, by ``question_id`` as text.
         annotations: the published file, ``{"annotations": [{"question_id": …, "image_id": …,
-            "question_type": …, "answer_type": …, "answers": [{"answer": …, …}, …]}, …]}``.
+            "question_type": …, "answer_type": …, "answers": [{"answer": …, …}, …]}, …]}``; the
+            notes say what is left out where the types or the images are not there.
         partial: score the questions that were answered, and those alone.
 
     Raises:
         DataError: the annotations are not as above, or do not fit the predictions; names the file
             and the question.
     """
-    overall, by_answer, by_question = Samples(), Samples(), Samples()
+    overall, by_type = Samples(), {name: Samples() for name in _TYPES}
+    untyped: dict[str, str] = {}
+    alone: list[str] = []
     asked: dict[str, bool] = {}
     for where, entry in read_annotations(annotations):
         uid = str(entry["question_id"])
@@ -39,17 +45,30 @@ def score_vqa(answers: Answers, annotations: Path, *, partial: bool = False) -> 
         asked[uid] = True
         if uid in answers.by_uid:
             accuracy = vqa_accuracy(entry["answers"], answers.by_uid[uid])
-            image = entry["image_id"]
+            image = entry.get("image_id", f"question {uid}")
             overall.add("accuracy", accuracy, image)
-            by_answer.add(entry["answer_type"], accuracy, image)
-            by_question.add(entry["question_type"], accuracy, image)
+            for name, samples in by_type.items():
+                if (key := _key(name)) in entry:
+                    samples.add(entry[key], accuracy, image)
+                else:
+                    untyped.setdefault(name, uid)
+            if "image_id" not in entry:
+                alone.append(uid)
     check_complete(answers, asked, annotations, partial)
-    parts = {
-        ALL: overall.figures(vqa_percent),
-        "answer type": by_answer.figures(vqa_percent, ordered=True),
-        "question type": by_question.figures(vqa_percent, ordered=True),
-    }
-    return Result("vqa", parts)
+    parts = {ALL: overall.figures(vqa_percent)}
+    for name, samples in by_type.items():
+        if name not in untyped:
+            parts[name] = samples.figures(vqa_percent, ordered=True)
+    notes = [
+        f"no accuracy by {name}: question {uid} has no {_key(name)}"
+        for name, uid in untyped.items()
+    ]
+    if alone:
+        notes.append(
+            f"question {alone[0]} has no image_id, and {len(alone):,} in all: intervals take them "
+            "as independent, and are too narrow if they are not"
+        )
+    return Result("vqa", parts, notes=notes)
 
 
 def vqa_percent(accuracies: Sequence[float]) -> float:
@@ -75,18 +94,24 @@ def read_annotations(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         if not isinstance(entry, dict):
             raise DataError(f"{where}: expected an object in 'annotations'")
         number = whole_number(entry, "question_id", where)
-        for name in ("question_type", "answer_type"):
-            if not isinstance(entry.get(name), str):
+        for key in map(_key, _TYPES):
+            if not isinstance(entry.get(key, ""), str):
                 raise DataError(
-                    f"{where}: {name} of question {number} is {entry.get(name)!r}, expected text"
+                    f"{where}: {key} of question {number} is {entry[key]!r}, expected text"
                 )
-        image = entry.get("image_id")
+        image = entry.get("image_id", "")
         if isinstance(image, bool) or not isinstance(image, int | str):
-            raise DataError(f"{where}: image_id of question {number} is {image!r}")
+            raise DataError(
+                f"{where}: image_id of question {number} is {image!r}, expected a number or a name"
+            )
         _check_people(entry.get("answers"), number, where)
         yield where, entry
     if not found:
         raise DataError(f'{path}: holds no {{"annotations": […]}}; is it the right file of VQA?')
+
+
+def _key(name: str) -> str:
+    return name.replace(" ", "_")
 
 
 def _check_people(people: Any, number: int, where: str) -> None:
