@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from lxmert_dist.errors import LxmertError, StoppedError
+from lxmert_dist.redact import redacted_output
 
 
 def frame(description: str, epilog: str = "") -> argparse.ArgumentParser:
@@ -38,7 +39,11 @@ def run_command(
     """
     # Waiting threads that spin take the cores from the ones that read; set before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    arguments = parser.parse_args(argv)
+    with redacted_output():
+        return _run(action, parser.parse_args(argv))
+
+
+def _run(action: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
     rank = os.environ.get("RANK")
     prefix = f"[rank {rank}] " if rank not in (None, "0") else ""
     try:
@@ -52,4 +57,7 @@ def run_command(
     except KeyboardInterrupt:
         print(f"{prefix}interrupted", file=sys.stderr)  # noqa: T201
         return 130
+    except Exception:  # a mistake of this program, which Python would show with its secrets
+        traceback.print_exc()
+        return 1
     return 0

@@ -11,6 +11,7 @@ from lxmert_dist.cli.command import frame, run_command
 from lxmert_dist.cluster.launcher import LAUNCHERS, Launcher, detect, use_threads, world
 from lxmert_dist.config import RunConfig, deepspeed_config, dump_toml, load_config
 from lxmert_dist.errors import LxmertError, StoreError
+from lxmert_dist.redact import redact
 
 if TYPE_CHECKING:
     from lxmert_dist.train.run import Outcome
@@ -78,7 +79,7 @@ def train_command(
 def print_config(config: RunConfig, how: str, launcher: Launcher) -> None:
     """Show what would be run."""
     if how == "toml":
-        print(dump_toml(config), end="")  # noqa: T201
+        print(redact(dump_toml(config)), end="")  # noqa: T201
         return
     ranks = config.cluster.most if launcher == "ray" else world(launcher, os.environ).size
     print(json.dumps(deepspeed_config(config, world_size=ranks), indent=2))  # noqa: T201

@@ -8,6 +8,7 @@ from pathlib import Path
 from lxmert_dist.interop.hugging_face import CLASSES, EPS
 from lxmert_dist.interop.probe import LIMIT, largest
 from lxmert_dist.interop.target import Format
+from lxmert_dist.redact import redact
 from lxmert_dist.tasks.transfer import answer_line
 from lxmert_dist.tasks.weights import Description
 
@@ -98,8 +99,8 @@ def write(conversion: Conversion, folder: Path) -> None:
         "limit": LIMIT,
     }
     text = json.dumps(tree, indent=1, ensure_ascii=False)
-    (folder / REPORT).write_text(text + "\n", "utf-8")
-    (folder / CARD).write_text("\n".join(_card(conversion)) + "\n", "utf-8")
+    (folder / REPORT).write_text(redact(text) + "\n", "utf-8")
+    (folder / CARD).write_text(redact("\n".join(_card(conversion))) + "\n", "utf-8")
 
 
 def _card(conversion: Conversion) -> Iterator[str]:

@@ -14,8 +14,9 @@ from fsspec.utils import get_protocol
 from s3fs import S3FileSystem
 
 from lxmert_dist.errors import ConfigError, StoreError
+from lxmert_dist.redact import redact as shown
 from lxmert_dist.store import uri as uris
-from lxmert_dist.store.transit import Kind, MissingError, explain_status, shown, unreachable
+from lxmert_dist.store.transit import Kind, MissingError, explain_status, unreachable
 
 Get = Callable[[str], Awaitable[bytes | memoryview]]
 """From an object's URI to its bytes, in memory of their own; raises as ``uri.read_once``."""

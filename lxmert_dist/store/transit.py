@@ -5,7 +5,6 @@ that names the place and says what to check; credentials are never shown.
 """
 
 import errno
-import re
 from typing import Literal
 
 import aiohttp
@@ -22,6 +21,7 @@ from botocore.exceptions import (
 )
 
 from lxmert_dist.errors import CorruptObjectError, StoreError
+from lxmert_dist.redact import redact as shown
 
 Kind = Literal["throttled", "server", "timeout", "short", "reset"]
 
@@ -38,12 +38,6 @@ _ADVICE = {
 
 _THROTTLED = {"SlowDown", "ServiceUnavailable", "TooManyRequests", "RequestLimitExceeded"}
 _THROTTLED |= {"Throttling", "ThrottlingException", "503", "429"}
-_SECRETS = re.compile(
-    r"""(?<=//)[^/@\s]+@                           # who stands before a host
-    | [^\s/"':@]+:(?!//|\d+(?:/|$))[^\s"'@]*@     # key:secret@, also with a slash in it
-    | (?<=\?)[^\s=]*=\S*                         # the query of a presigned URL""",
-    re.VERBOSE,
-)
 
 
 class MissingError(StoreError):
@@ -132,11 +126,6 @@ def unreachable(uri: str, reason: str, kind: Kind) -> UnreachableError:
         "check the endpoint (AWS_ENDPOINT_URL) and the network",
         kind,
     )
-
-
-def shown(text: str) -> str:
-    """``text``, a URI or a message, without the credentials and signatures in it."""
-    return _SECRETS.sub(lambda match: "…@" if match[0].endswith("@") else "…", text)
 
 
 def _no_bucket(place: str) -> StoreError:

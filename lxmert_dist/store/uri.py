@@ -19,13 +19,13 @@ import fsspec
 from fsspec.utils import get_protocol
 
 from lxmert_dist.errors import CorruptObjectError, StoreError
+from lxmert_dist.redact import redact as shown
 from lxmert_dist.store.transit import (
     TROUBLE,
     DeniedError,
     MissingError,
     UnreachableError,
     explain,
-    shown,
     unreachable,
 )
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lxmert_dist.config import TrackingConfig
+from lxmert_dist.redact import redact
 from lxmert_dist.tracking.environment import git_commit
 from lxmert_dist.tracking.jsonl import JsonlTracker
 from lxmert_dist.tracking.mlflow_tracker import MlflowTracker
-from lxmert_dist.tracking.redact import redact
 from lxmert_dist.tracking.tracker import Tee, Tracker
 
 _log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from lxmert_dist.tracking.redact import redact, redact_param
+from lxmert_dist.redact import redact, redact_param
 from lxmert_dist.tracking.tracker import Scalar, Status
 
 _QUEUE_LIMIT = 10_000
@@ -72,8 +72,8 @@ class MlflowTracker:
         """
         _import_mlflow()
         self._uri = uri
-        self._experiment = experiment
-        self._run_name = run_name
+        self._experiment = redact(experiment)
+        self._run_name = redact(run_name)
         self._wanted_id = run_id
         self._tags = {k: redact(v) for k, v in tags.items()}
         self._local_copy = local_copy
@@ -144,7 +144,7 @@ class MlflowTracker:
             _log.warning(
                 "warning: MLflow at %s: %s. Training goes on; all metrics are in %s",
                 redact(self._uri),
-                redact(problem.removesuffix(".")),
+                problem.removesuffix("."),
                 self._local_copy,
             )
 
@@ -187,7 +187,7 @@ class MlflowTracker:
             try:
                 return action()
             except Exception as error:  # whatever a server or its client may raise
-                problem = (str(error) or repr(error)).splitlines()[0][:300]
+                problem = redact(str(error) or repr(error)).splitlines()[0][:300]
                 if _is_refusal(error):
                     self._warn("refusal", f"refused: {problem}")
                     return None

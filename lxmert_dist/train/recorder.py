@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from lxmert_dist.errors import ConfigError, StoppedError
+from lxmert_dist.redact import redact_tree
 from lxmert_dist.store import uri as uris
 from lxmert_dist.stream.plan import PLAN_VERSION
 from lxmert_dist.tracking import Tracker, package_versions
@@ -145,7 +146,7 @@ class Recorder:
             plan_version=PLAN_VERSION,
             store_digest=job.store.digest,
             fingerprint=job.config.fingerprint(),
-            config=job.config.model_dump(mode="json"),
+            config=redact_tree(job.config.model_dump(mode="json")),
             data_spec=asdict(job.store.spec),
             tokenizer_digest=job.store.manifest.tokenizer.digest,
             answers=list(job.store.answers),

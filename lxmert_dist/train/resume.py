@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lxmert_dist.errors import CheckpointError, LxmertError
+from lxmert_dist.redact import redact_tree
 from lxmert_dist.stream.plan import PLAN_VERSION
 from lxmert_dist.train.checkpoint import Checkpoint, Checkpoints
 from lxmert_dist.train.job import Job
@@ -112,7 +113,7 @@ def check_resume(uri: str, state: TrainState, job: Job) -> None:
             f"{uri} follows plan version {state.plan_version}, this is {PLAN_VERSION}; {advice}"
         )
     if state.fingerprint != job.config.fingerprint():
-        now = job.config.model_dump(mode="json")
+        now = redact_tree(job.config.model_dump(mode="json"))
         changes = ", ".join(_changes(state.config, now)) or "settings of another version"
         raise CheckpointError(f"{uri} was trained with other settings ({changes}); {advice}")
 

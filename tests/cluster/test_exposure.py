@@ -11,7 +11,7 @@ import pytest
 from lxmert_dist.cluster import exposure
 from lxmert_dist.cluster.exposure import check_exposure, connection_error
 from lxmert_dist.errors import ClusterError
-from lxmert_dist.tracking.redact import redact
+from lxmert_dist.redact import redact
 from ray_heads import HOST, ray_head
 from runs import ROOT, environment
 

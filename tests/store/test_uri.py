@@ -207,22 +207,6 @@ def test_wrong_credentials_are_never_taken_for_an_empty_place(s3, monkeypatch, t
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("s3://key:sec/ret@bucket/x", "s3://…@bucket/x"),
-        ("s3://key@bucket/x", "s3://…@bucket/x"),
-        ('Invalid name "key:secret@bucket": no', 'Invalid name "…@bucket": no'),
-        ("https://host/x?X-Amz-Signature=secret", "https://host/x?…"),
-        ("http://host:9000/a@b", "http://host:9000/a@b"),
-        ("s3://bucket/a b/c.json", "s3://bucket/a b/c.json"),
-        ("/data/run:3/a@b?.txt", "/data/run:3/a@b?.txt"),
-    ],
-)
-def test_secrets_are_not_shown_and_the_rest_is(text, shown):
-    assert uris.shown(text) == shown
-
-
-@pytest.mark.parametrize(
     "uri", ["s3://key:hunter2@bucket/x", "s3://key:hun/ter2@bucket/x", "memory://me:hunter2@host/x"]
 )
 def test_no_message_about_a_store_shows_a_secret(uri, monkeypatch):

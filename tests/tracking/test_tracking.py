@@ -22,7 +22,6 @@ from lxmert_dist.tracking import (
     ui_command,
 )
 from lxmert_dist.tracking.jsonl import JsonlTracker
-from lxmert_dist.tracking.redact import redact, redact_param
 from runs import environment
 
 
@@ -215,37 +214,6 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "run").write_text("a file")
     with pytest.raises(ConfigError, match=r"cannot write .*metrics\.jsonl"):
         JsonlTracker(tmp_path / "run" / "metrics.jsonl", None)
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("s3://key:secret@host/bucket", "s3://host/bucket"),
-        ("AWS_SECRET_ACCESS_KEY=abc123/x", "AWS_SECRET_ACCESS_KEY=[hidden]"),
-        ('password = "p w"', 'password = "[hidden]"'),
-        ("password=123456", "password=[hidden]"),
-        (
-            '{"aws_secret_access_key": "a\\"b", "x": 1}',
-            '{"aws_secret_access_key": "[hidden]", "x": 1}',
-        ),
-        ("http://b/x?X-Amz-Signature=ab&n=1", "http://b/x?X-Amz-Signature=[hidden]&n=1"),
-        ("key AKIAIOSFODNN7EXAMPLE", "key [hidden]"),
-        ("session_token: abc", "session_token: [hidden]"),
-        ("max_tokens = 20", "max_tokens = 20"),
-        ("token_mask_rate = 1e-1", "token_mask_rate = 1e-1"),
-        ("token_types: two", "token_types: two"),
-        ("http://host:5000/path", "http://host:5000/path"),
-    ],
-)
-def test_secrets_are_hidden(text, shown):
-    assert redact(text) == shown
-
-
-def test_secret_settings_are_hidden_by_their_names():
-    assert redact_param("tracking.token", "abc") == "[hidden]"
-    assert redact_param("server.password", 1234) == "[hidden]"
-    assert redact_param("data.max_tokens", 20) == "20"
-    assert redact_param("objectives.token_mask_rate", 0.15) == "0.15"
 
 
 def test_the_environment_is_reported_as_json():
