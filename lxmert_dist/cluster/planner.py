@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from lxmert_dist.cluster.amounts import Amounts
 from lxmert_dist.cluster.hardware import (
@@ -35,14 +34,18 @@ from lxmert_dist.cluster.scaling import (
     item_bytes,
     update_bytes,
 )
-from lxmert_dist.cluster.work import activation_bytes, count_flops, count_operations, expected_rows
+from lxmert_dist.cluster.work import (
+    activation_bytes,
+    count_flops,
+    count_operations,
+    count_params,
+    expected_rows,
+)
 from lxmert_dist.config import PretrainConfig, TrainConfig, deepspeed_config
 from lxmert_dist.errors import ConfigError
-from lxmert_dist.schema import DataSpec
 from lxmert_dist.stream.passes import plan_passes
 from lxmert_dist.stream.plan import PlanSettings
 from lxmert_dist.stream.simulate import simulate_epoch
-from lxmert_dist.tasks import PretrainingTask
 
 GB = 1e9
 HEADROOM = 0.9
@@ -178,7 +181,7 @@ def predict(
     micro = int(told["train_micro_batch_size_per_gpu"])
     times = int(told["gradient_accumulation_steps"])
     train, model, spec = config.train, config.model, amounts.spec
-    params = count_params(config, spec)
+    params = count_params(model, config.objectives, spec)
     rows = expected_rows(
         micro,
         amounts.text,
@@ -250,13 +253,6 @@ def _check_memory(config: PretrainConfig, cluster: Cluster, micro: int, held: fl
             f"about {held / GB:.0f} GB, and a {cluster.gpu.name} has {room / GB:.0f} GB to give; "
             "make it smaller, set train.activation_checkpointing=true, or raise train.zero_stage"
         )
-
-
-def count_params(config: PretrainConfig, spec: DataSpec) -> int:
-    """Trained parameters of the real task, of which no memory is taken."""
-    with torch.device("meta"):
-        task = PretrainingTask(config.model, config.objectives, spec)
-    return sum(p.numel() for p in task.parameters() if p.requires_grad)
 
 
 def exposed_seconds(

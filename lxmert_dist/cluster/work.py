@@ -195,6 +195,32 @@ def _heads(width: int, objectives: ObjectivesConfig, spec: DataSpec, rows: Rows)
     return found
 
 
+def count_params(model: ModelConfig, objectives: ObjectivesConfig, spec: DataSpec) -> int:
+    """Parameters that are trained; the word embedding decodes too, and counts once."""
+    width, inner = model.hidden_size, model.intermediate_size
+    norm, square = 2 * width, width**2 + width
+    attention = 4 * square + norm
+    layer = attention + 2 * width * inner + inner + width + norm
+    found = (spec.vocab_size + model.max_positions + model.token_types) * width + norm
+    found += (spec.feature_dim + 4 + 2) * width + 2 * norm  # visual embedding
+    found += (model.num_language_layers + model.num_relationship_layers) * layer
+    found += model.num_cross_layers * (attention + 2 * layer)
+    found += square  # pooler
+    found += square + norm + spec.vocab_size  # masked language
+    found += 2 * width + 2  # matching
+    if spec.num_answers:
+        found += 2 * square + 2 * norm + (2 * width + 1) * spec.num_answers
+    tasks = visual_tasks_on(objectives)
+    if not tasks:
+        return found - layer  # nothing reads the last visual branch
+    widths = {
+        "object_label": spec.num_object_classes,
+        "attribute_label": spec.num_attribute_classes,
+        "roi_feature": spec.feature_dim,
+    }
+    return found + square + norm + sum((width + 1) * widths[name] for name in tasks)
+
+
 def count_operations(model: ModelConfig) -> int:
     """Operations that a forward and backward pass starts, views left out.
 
