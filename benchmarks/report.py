@@ -22,6 +22,9 @@ SECTIONS = {
 }
 """What tells of each record; ``notes`` of the others."""
 
+ELSEWHERE = ("collectives", "planner")
+"""Records that SCALING.md tells of."""
+
 
 def render() -> None:
     """Write RESULTS.md."""
@@ -33,6 +36,8 @@ def render() -> None:
     ]
     for file in sorted(RESULTS.glob("*.json")):
         record = json.loads(file.read_text())
+        if record["name"] in ELSEWHERE:
+            continue
         lines += SECTIONS.get(record["name"], notes)(record)
     (HERE / "RESULTS.md").write_text("\n".join(lines).rstrip() + "\n")
 
