@@ -50,6 +50,7 @@ def predictions() -> dict:
     amounts = published()
     for name, _, pairs in RECIPES:
         for gpus in GPU_COUNTS:
+            traffic = None
             for stage in STAGES:
                 chosen = [f"train.zero_stage={stage}", f"data.lanes={max(64, gpus)}"]
                 if pairs:
@@ -59,7 +60,10 @@ def predictions() -> dict:
                 )
                 gpu = GPUS["h100"]
                 cluster = Cluster(gpu, gpus, 8, gpu.network_gbps, STORAGE_GBPS)
-                middle, least, most = predict(config, cluster, amounts, (MFU[1], MFU[0], MFU[2]))
+                middle, least, most = predict(
+                    config, cluster, amounts, (MFU[1], MFU[0], MFU[2]), traffic
+                )
+                traffic = middle.traffic
                 record["rows"].append(
                     {
                         "recipe": name,

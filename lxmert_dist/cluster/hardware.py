@@ -1,6 +1,6 @@
 """What a planner takes GPUs and the links between them to be able to do.
 
-Nothing here was measured by this project. Peaks are NVIDIA's (data sheets of the H100 SXM5, H200
+Nothing of a GPU was measured by this project. Peaks are NVIDIA's (data sheets of the H100 SXM5, H200
 and A100 SXM 80 GB; products without sparsity); links are those of DGX nodes of eight.
 """
 

@@ -164,7 +164,11 @@ BEHIND = ("storage", "collation", "checkpoint")
 
 
 def predict(
-    config: PretrainConfig, cluster: Cluster, amounts: Amounts, mfus: Sequence[float]
+    config: PretrainConfig,
+    cluster: Cluster,
+    amounts: Amounts,
+    mfus: Sequence[float],
+    traffic: Traffic | None = None,
 ) -> list[Prediction]:
     """A run of a configuration on a cluster, at each of some utilisations.
 
@@ -173,6 +177,7 @@ def predict(
         cluster: what runs it.
         amounts: of the data.
         mfus: model FLOPs utilisations, in (0, 1].
+        traffic: that of the same run at another ZeRO stage, which saves the seconds of counting it.
 
     Raises:
         ConfigError: the GPUs do not divide lanes or batch, or the run does not fit their memory.
@@ -203,7 +208,7 @@ def predict(
     flops = count_flops(model, config.objectives, spec, rows)
     computed = times * (flops.step + (flops.encoders if train.activation_checkpointing else 0.0))
     sends = collectives(train, params, cluster.gpus, micro_batches=times)
-    traffic = count_traffic(config, cluster, amounts, params)
+    traffic = traffic or count_traffic(config, cluster, amounts, params)
     fixed = {
         "update": update_bytes(train, params, cluster.gpus)
         / (MEMORY_SHARE * cluster.gpu.memory_rate),
