@@ -18,6 +18,12 @@ examples:
 The same command again goes on from the last good checkpoint. SIGTERM (preemption) and Ctrl-C leave
 one at the end of the step; the codes are 75, which asks a scheduler for a restart, and 130. The
 deepspeed and torchrun launchers pass the signal on, but end by a code of their own, 1.
+
+With Ray, [cluster] says how many workers there are and what each takes; on 8 nodes of 8 GPUs:
+  --set cluster.workers=64 --set cluster.gpus_per_worker=1 --set cluster.cpus_per_worker=8
+or, to go on with what is there of them: --set cluster.min_workers=8 --set cluster.max_workers=64.
+ray job stop kills after 3 s, unless the job was submitted with more for the last checkpoint:
+  --runtime-env-json '{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "40"}}'
 """
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,24 @@ def check_sizes(config: RunConfig) -> None:
         deepspeed_config(config, world_size=workers)
 
 
+def hasty_stop(grace_seconds: float, env: Mapping[str, str]) -> str:
+    """What to know of ``ray job stop``, if it would not leave a run its last checkpoint.
+
+    Args:
+        grace_seconds: what the checkpoint may take.
+        env: of the driver; that of its supervisor, who does the stopping, has the same settings.
+    """
+    name = "RAY_JOB_STOP_WAIT_TIME_S"
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in env or float(env.get(name, "3")) >= grace_seconds:
+        return ""
+    wanted = f'{{"env_vars": {{"{name}": "{grace_seconds + 5:.0f}"}}}}'
+    return (
+        f"ray job stop would kill this run after {env.get(name, '3')} s, without a last checkpoint "
+        f"(checkpoint.grace_seconds={grace_seconds:g}); to give it time: "
+        f"ray job submit --runtime-env-json '{wanted}' ..."
+    )
+
+
 def run_on_ray(config: RunConfig) -> Outcome:
     """Run ``config`` on the workers that ``[cluster]`` describes, and wait for the end.
 
@@ -86,6 +105,9 @@ def run_on_ray(config: RunConfig) -> Outcome:
     """
     check_places(config)
     check_sizes(config)
+    note = hasty_stop(config.checkpoint.grace_seconds, os.environ)
+    if note:
+        print(note, file=sys.stderr, flush=True)  # noqa: T201
     settings = RAY_SETTINGS | (ELASTIC_SETTINGS if config.cluster.elastic else {})
     for name, value in settings.items():
         os.environ.setdefault(name, value)

@@ -3,7 +3,7 @@
 import pytest
 
 from lxmert_dist.cluster.ray_nodes import shortage
-from lxmert_dist.cluster.ray_train import check_places, check_sizes
+from lxmert_dist.cluster.ray_train import check_places, check_sizes, hasty_stop
 from lxmert_dist.config import ClusterConfig, PretrainConfig, load_config
 from lxmert_dist.errors import ConfigError
 
@@ -91,3 +91,12 @@ def test_places_that_not_all_nodes_share_are_refused(setting, message):
     with pytest.raises(ConfigError) as raised:
         check_places(load_config(PretrainConfig, None, [*MINIMAL, setting]))
     assert message in str(raised.value)
+
+
+def test_a_job_is_told_when_its_stop_would_be_hasty():
+    job = {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
+    assert hasty_stop(25.0, {}) == ""
+    assert "after 3 s" in hasty_stop(25.0, job)
+    assert '{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "30"}}' in hasty_stop(25.0, job)
+    assert "after 20 s" in hasty_stop(25.0, job | {"RAY_JOB_STOP_WAIT_TIME_S": "20"})
+    assert hasty_stop(25.0, job | {"RAY_JOB_STOP_WAIT_TIME_S": "40"}) == ""

@@ -1,8 +1,10 @@
 """[cluster]: what a worker takes, and how many there may be."""
 
+from pathlib import Path
+
 import pytest
 
-from lxmert_dist.config import ClusterConfig, PretrainConfig, load_config
+from lxmert_dist.config import ClusterConfig, PretrainConfig, deepspeed_config, load_config
 from lxmert_dist.errors import ConfigError
 
 MINIMAL = ["name=x", "directory=runs/x", "data.store=data/x"]
@@ -45,3 +47,15 @@ def test_what_does_not_fit_is_refused_by_name(settings, message):
     with pytest.raises(ConfigError, match="cluster") as raised:
         cluster(*settings)
     assert message in str(raised.value)
+
+
+def test_the_example_for_many_nodes_is_one(tmp_path):
+    shipped = Path(__file__).parents[2] / "configs" / "pretrain" / "lxmert.toml"
+    text = shipped.read_text()
+    start = text.index("# [cluster]")
+    example = tmp_path / "lxmert.toml"
+    example.write_text(text[:start] + text[start:].replace("\n# ", "\n").removeprefix("# "))
+    config = load_config(PretrainConfig, example)
+    assert (config.cluster.fewest, config.cluster.most) == (8, 64)
+    for workers in (config.cluster.fewest, config.cluster.most):
+        assert deepspeed_config(config, world_size=workers)["gradient_accumulation_steps"] == 1
