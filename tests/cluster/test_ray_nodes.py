@@ -1,0 +1,98 @@
+"""Runs on two real Ray nodes survive what happens to workers, nodes, the network and the driver.
+
+What a run trained on and its losses are compared with a run that nothing disturbed: bit by bit
+where the number of ranks stays.
+"""
+
+import re
+import signal
+
+import pytest
+
+from hosts import why_not
+from ray_nodes import at_step, ray_nodes, send
+from runs import (
+    SMALL,
+    ledger,
+    pretrain,
+)
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.distributed,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(bool(why_not()), reason=why_not() or "hosts can be made"),
+]
+
+STEPS = (
+    "train.epochs=4",
+    "train.max_steps=80",
+    "checkpoint.every=10",
+    "cluster.timeout_seconds=120",
+    "cluster.wait_seconds=180",
+)
+DROPOUT = ("model.hidden_dropout=0.1", "model.attention_dropout=0.1")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    pytest.importorskip("ray")
+    with ray_nodes(tmp_path_factory.mktemp("nodes")) as made:
+        yield made
+
+
+@pytest.fixture
+def nodes(cluster):
+    cluster.repair()
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_store, tmp_path_factory):
+    """Two ranks, with dropout."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return pretrain(folder, tiny_store, *STEPS, *DROPOUT, ranks=2)
+
+
+def settings(store, directory, *more):
+    return [*SMALL, *STEPS, f"directory={directory}", f"data.store={store}", *more]
+
+
+def ranks_seen(output):
+    """The rank, size and node of each line that tells them."""
+    return re.findall(r"rank (\d) of (\d) on (10\.77\.0\.\d)", output)
+
+
+def test_the_group_of_a_killed_worker_starts_again(nodes, undisturbed, tiny_store, tmp_path):
+    run = nodes.submit(settings(tiny_store, tmp_path, *DROPOUT), log="worker")
+    at_step(run, tmp_path, 15)
+    nodes.net["h2"].kill("ray::RayTrainWorker")
+    done = run.wait(400)
+    assert done.code == 0, done.output
+    assert ledger(tmp_path) == undisturbed
+    places = {("0", "2", "10.77.0.1"), ("1", "2", "10.77.0.2")}
+    other = {("0", "2", "10.77.0.2"), ("1", "2", "10.77.0.1")}
+    assert set(ranks_seen(done.output)) in (places, other, places | other)
+    assert len(ranks_seen(done.output)) == 4  # once a start
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
+def test_a_signal_to_the_driver_leaves_a_checkpoint(
+    nodes, undisturbed, tiny_store, tmp_path, number, code
+):
+    chosen = settings(tiny_store, tmp_path, *DROPOUT, "checkpoint.every=1000")
+    run = nodes.drive(chosen, log=number.name)
+    at_step(run, tmp_path, 15)
+    send(run, number)
+    ended = run.wait(60)
+    assert ended.code == code, ended.output
+    done = len(ledger(tmp_path))
+    assert 15 <= done < 80
+    place = tmp_path / "checkpoints" / f"step-{done:08d}"
+    assert f"{number.name} ended the run after step {done}; the checkpoint is {place}" in (
+        ended.output
+    )
+    assert pretrain(tmp_path, tiny_store, *STEPS, *DROPOUT, ranks=2) == undisturbed
