@@ -45,6 +45,10 @@ class ClusterError(LxmertError):
     """The cluster that was asked for is out of reach or lost a worker for good."""
 
 
+class RankError(LxmertError):
+    """Another rank ended by an error that a user has to mend first; these are its words."""
+
+
 class WorkerError(LxmertError):
     """A process that did a part of the work was killed."""
 

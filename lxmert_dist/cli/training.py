@@ -3,12 +3,20 @@
 import argparse
 import json
 import os
+import socket
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from lxmert_dist.cli.command import frame, run_command
-from lxmert_dist.cluster.launcher import LAUNCHERS, Launcher, detect, use_threads, world
+from lxmert_dist.cluster.launcher import (
+    LAUNCHERS,
+    Launcher,
+    detect,
+    use_threads,
+    world,
+)
 from lxmert_dist.config import RunConfig, deepspeed_config, dump_toml, load_config
 from lxmert_dist.errors import LxmertError, StoreError
 from lxmert_dist.redact import redact
@@ -101,11 +109,13 @@ def launch(config: RunConfig, launcher: Launcher) -> tuple["Outcome", bool]:
         prepare_if_missing(config)
         return run_on_ray(config), True
     from lxmert_dist.train.run import run
-    from lxmert_dist.train.world import agree, join, leave
+    from lxmert_dist.train.world import agree, introduction, join, leave
 
     here = world(launcher, os.environ)
     deepspeed_config(config, world_size=here.size)  # refuses sizes that do not divide, at once
     use_threads(config.train.threads, here.local_size, os.environ)
+    if here.size > 1:
+        print(introduction(here, socket.gethostname()), file=sys.stderr)  # noqa: T201
     join(here, timeout_seconds=config.cluster.timeout_seconds)
     try:
         problem = ""

@@ -21,7 +21,7 @@ from lxmert_dist.config import RunConfig, deepspeed_config
 from lxmert_dist.errors import ClusterError, ConfigError, LxmertError
 from lxmert_dist.train.run import Outcome, run
 from lxmert_dist.train.stop import Stop
-from lxmert_dist.train.world import World, backend, best_device, join
+from lxmert_dist.train.world import World, best_device, introduction, join
 
 BEAT_SECONDS = 0.5
 """How often rank 0 tells the driver that it is there, and hears whether it is to stop."""
@@ -113,7 +113,7 @@ def work(arguments: dict[str, Any]) -> None:
         return
     local = context.get_local_rank()
     world = World(number, ranks, local, context.get_local_world_size(), best_device(local))
-    _say(f"rank {number} of {ranks} on {node}, {world.device} ({backend(world.device)})")
+    _say(introduction(world, node))
     use_threads(config.train.threads, world.local_size, os.environ)
     stop = Stop(config.checkpoint.grace_seconds)
     with _listening(mailbox, world, stop):

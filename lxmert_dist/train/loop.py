@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -20,6 +20,7 @@ from lxmert_dist.train.optimizer import learning_rate
 from lxmert_dist.train.reading import Reading
 from lxmert_dist.train.recorder import Recorder
 from lxmert_dist.train.stop import Stop
+from lxmert_dist.train.watchdog import Watchdog
 from lxmert_dist.train.world import World, identity_of, identity_parts, total
 
 
@@ -32,6 +33,7 @@ class Trainer:
     engine: Engine
     recorder: Recorder
     stop: Stop
+    watchdog: Watchdog
     step: int = 0
     """Optimiser steps done."""
     validated: bool = False
@@ -56,11 +58,13 @@ class Trainer:
         job, config = self.job, self.job.config
         if self.step == 0 or (self._due(config.train.validate_every) and not self.validated):
             self._evaluate()
+        self.watchdog.mark(f"waiting for the data of step {self.step}")
         with (
             job.loader(self.world, job.position(self.step)) as loader,
             Progress(job.total_steps, self.step, enabled=self.world.is_main) as progress,
         ):
             for batch in take(loader, job.total_steps - self.step):
+                self.watchdog.mark(f"training step {self.step}")
                 started = time.perf_counter()
                 self._step(batch)
                 self.clock.add(time.perf_counter() - started, batch.wait_seconds)
@@ -75,6 +79,7 @@ class Trainer:
                 if self._due(config.checkpoint.every):
                     self.recorder.checkpoint(self.step)
                 progress.advance()
+                self.watchdog.mark(f"waiting for the data of step {self.step}")
 
     def finish(self) -> dict[str, float]:
         """Run the evaluations that are due once, after the last step; returns their metrics."""
@@ -90,7 +95,8 @@ class Trainer:
     def _score(self, evaluation: Evaluation) -> dict[str, float]:
         """Metrics of an evaluation by ``<evaluation>/<metric>``; every rank gets them."""
         loader = evaluation.loader(self.job.config, self.world)
-        found = evaluate(self.engine, loader, self.world, self.stop)
+        at = f"scoring {evaluation.name} after {self.step} steps"
+        found = evaluate(self.engine, loader, self.world, self.stop, lambda: self.watchdog.mark(at))
         weights = self.job.task.loss_weights_at(self.step)
         found["loss"] = weighted(found, weights)
         return {f"{evaluation.name}/{name}": value for name, value in found.items()}
@@ -173,8 +179,12 @@ class Trainer:
 
 
 @torch.no_grad()
-def evaluate(engine: Engine, loader: Loader, world: World, stop: Stop) -> dict[str, float]:
+def evaluate(
+    engine: Engine, loader: Loader, world: World, stop: Stop, mark: Callable[[], None]
+) -> dict[str, float]:
     """Mean losses and metrics over all pairs of a loader and all ranks.
+
+    ``mark`` is called for each batch.
 
     Raises:
         StoppedError: a signal ended it before its end.
@@ -183,6 +193,7 @@ def evaluate(engine: Engine, loader: Loader, world: World, stop: Stop) -> dict[s
     meter = Meter()
     with loader:
         for batch in loader:
+            mark()
             for micro_batch in batch.micro_batches:
                 report = engine(micro_batch)
                 meter.add(report, micro_batch.counts, float(batch.counted))

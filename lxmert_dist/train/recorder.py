@@ -117,6 +117,10 @@ class Recorder:
         )
         self._saved_step = step
 
+    def writing(self) -> bool:
+        """Whether a checkpoint is being written here that needs no other rank any more."""
+        return self._writer.writing
+
     def finish(self) -> None:
         """Wait for the last checkpoint, if one is being written; a collective.
 

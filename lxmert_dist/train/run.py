@@ -17,6 +17,7 @@ from lxmert_dist.train.recorder import Recorder
 from lxmert_dist.train.resume import Resumed, last_good_checkpoint
 from lxmert_dist.train.state import TrainState
 from lxmert_dist.train.stop import Stop
+from lxmert_dist.train.watchdog import Watchdog
 from lxmert_dist.train.world import World, bound_collectives
 
 
@@ -50,18 +51,25 @@ def run(config: RunConfig, world: World, launcher: str, stop: Stop | None = None
     """
     started = time.monotonic()
     bound_collectives(config.cluster.timeout_seconds)
-    job = build(config)
-    parameters = sum(p.numel() for p in job.task.parameters())  # ZeRO-3 will scatter them
     tracker: Tracker = NullTracker()
     status: Status = "FAILED"
-    with stop or Stop(config.checkpoint.grace_seconds) as stop:
+    grace = config.checkpoint.grace_seconds
+    with (
+        stop or Stop(grace) as stop,
+        Watchdog(world, config.cluster.timeout_seconds, grace) as watchdog,
+    ):
         try:
+            watchdog.mark("opening the store")
+            job = build(config)
+            parameters = sum(p.numel() for p in job.task.parameters())  # ZeRO-3 will scatter them
+            watchdog.mark("reading the checkpoint")
             with last_good_checkpoint(job, world) as resumed:
                 state = resumed.state if resumed else None
                 job.check_memory(world, state.step if state else 0)
                 tracker = _tracker(job, world, launcher, state)
+                watchdog.mark("building the engine")
                 engine = _engine(job, world, resumed)
-            trainer, final = _train(job, world, tracker, engine, state, stop)
+            trainer, final = _train(job, world, tracker, engine, state, stop, watchdog)
             status = "FINISHED"
         except (KeyboardInterrupt, StoppedError):
             status = "KILLED"
@@ -94,16 +102,24 @@ def _engine(job: Job, world: World, resumed: Resumed | None) -> Engine:
 
 
 def _train(
-    job: Job, world: World, tracker: Tracker, engine: Engine, state: TrainState | None, stop: Stop
+    job: Job,
+    world: World,
+    tracker: Tracker,
+    engine: Engine,
+    state: TrainState | None,
+    stop: Stop,
+    watchdog: Watchdog,
 ) -> tuple[Trainer, dict[str, float]]:
     """The loop, and the evaluations after it; a signal ends both with a checkpoint."""
     with Recorder(job, world, tracker, engine, state) as recorder:
-        trainer = Trainer(job, world, engine, recorder, stop)
+        watchdog.spare(recorder.writing)
+        trainer = Trainer(job, world, engine, recorder, stop, watchdog)
         if state:
             trainer.step, trainer.validated = state.step, bool(state.metrics)
         try:
             trainer.run()
             final = trainer.finish()
+            watchdog.mark("finishing the last checkpoint")
             recorder.finish()
         except StoppedError as error:
             raise recorder.last_words(error, trainer.step) from None

@@ -1,6 +1,7 @@
 """The ranks of a run and the few collectives that the loop needs besides the engine's own."""
 
 import datetime
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -69,6 +70,16 @@ def join(world: World, *, timeout_seconds: int) -> None:
             f"rank {world.rank} of {world.size} could not meet the others within "
             f"{timeout_seconds} s (MASTER_ADDR, MASTER_PORT): {error}"
         ) from error
+
+
+def introduction(world: World, host: str) -> str:
+    """What a rank says once of itself: where it is, and what it computes and talks with."""
+    return f"rank {world.rank} of {world.size} on {host}, {world.device} ({backend(world.device)})"
+
+
+def meeting_host() -> str:
+    """Where rank 0 is, as every launcher, Ray too, tells torch."""
+    return os.environ["MASTER_ADDR"]
 
 
 def bound_collectives(timeout_seconds: int) -> None:

@@ -28,6 +28,8 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._copied = threading.Event()
         self._copied.set()
+        self.writing = False
+        """Whether rank 0, which has gathered the whole, writes it."""
         self._problem = ""
         self._place = ""
         self._figures: dict[str, float] = {}
@@ -52,10 +54,12 @@ class Writer:
                 self._copied.set()
                 whole = self._snapshot.gather()
                 if self._world.is_main:
+                    self.writing = True
                     write(whole)
             except Exception as error:
                 self._problem = str(error) or type(error).__name__
             finally:
+                self.writing = False
                 self._copied.set()
                 self._figures["write_seconds"] = time.perf_counter() - began
 

@@ -14,6 +14,7 @@ from lxmert_dist.schema import LossReport
 from lxmert_dist.train.checkpoint import find
 from lxmert_dist.train.loop import Trainer
 from lxmert_dist.train.stop import Stop
+from lxmert_dist.train.watchdog import Watchdog
 from lxmert_dist.train.world import World
 from runs import NO_DROPOUT, at_stage, identities, pretrain, worst_difference
 
@@ -192,6 +193,7 @@ def test_what_is_optimised_by_hand(norm, step, expected):
         engine=engine,
         recorder=SimpleNamespace(ledger=lambda *_, **__: None, before_update=lambda: None),
         stop=Stop(grace_seconds=10),
+        watchdog=Watchdog(World(), 60, 10),
         step=step,
     )
     parts = [SimpleNamespace(counts=count) for count in counts]
