@@ -1,7 +1,7 @@
 """What a planner takes GPUs and the links between them to be able to do.
 
-Nothing of a GPU was measured by this project. Peaks are NVIDIA's (data sheets of the H100 SXM5, H200
-and A100 SXM 80 GB; products without sparsity); links are those of DGX nodes of eight.
+Nothing of a GPU was measured by this project. Peaks are NVIDIA's (data sheets of the H100 SXM5,
+H200 and A100 SXM 80 GB; products without sparsity); links are those of DGX nodes of eight.
 """
 
 from dataclasses import dataclass
