@@ -14,6 +14,7 @@ from lxmert_dist.cluster.launcher import (
     LAUNCHERS,
     Launcher,
     detect,
+    tell_meeting_place,
     use_threads,
     world,
 )
@@ -111,6 +112,7 @@ def launch(config: RunConfig, launcher: Launcher) -> tuple["Outcome", bool]:
     from lxmert_dist.train.run import run
     from lxmert_dist.train.world import agree, introduction, join, leave
 
+    tell_meeting_place(launcher, os.environ)
     here = world(launcher, os.environ)
     deepspeed_config(config, world_size=here.size)  # refuses sizes that do not divide, at once
     use_threads(config.train.threads, here.local_size, os.environ)

@@ -1,7 +1,8 @@
 """Which launcher started this process, and which rank it is."""
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Literal, get_args
 
 from lxmert_dist.errors import ConfigError
@@ -38,18 +39,51 @@ def world(launcher: Launcher, env: Mapping[str, str]) -> "World":
         case "process":
             return World(device=best_device(0))
         case "slurm":
-            names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE")
+            names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
+            local_size = _tasks_of_node(env)
         case _:
-            names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    rank, size, local_rank = (_number(env, name, launcher) for name in names[:3])
+            names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+            local_size = int(env.get("LOCAL_WORLD_SIZE", env.get("LOCAL_SIZE", "1")))
+    rank, size, local_rank = (_number(env, name, launcher) for name in names)
     if size > 1:
         missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in env]
         if missing:
             raise ConfigError(
                 f"--launcher {launcher}: {' and '.join(missing)} must tell where rank 0 is"
             )
-    local_size = int(env.get(names[3], env.get("LOCAL_SIZE", "1")))
     return World(rank, size, local_rank, max(local_size, local_rank + 1), best_device(local_rank))
+
+
+def tell_meeting_place(launcher: Launcher, env: MutableMapping[str, str]) -> None:
+    """Under Slurm, which does not, tell the ranks where they meet: so ``srun python`` is enough.
+
+    Rank 0 is on the first node of the step. The port is one of the job and step, below those that
+    the system gives out by itself; a ``MASTER_ADDR`` or ``MASTER_PORT`` in ``env`` stands.
+    """
+    nodes = env.get("SLURM_STEP_NODELIST", env.get("SLURM_JOB_NODELIST", ""))
+    job, step = env.get("SLURM_JOB_ID", ""), env.get("SLURM_STEP_ID", "0")
+    if launcher != "slurm":
+        return
+    if nodes:
+        env.setdefault("MASTER_ADDR", _first_node(nodes))
+    if job.isdecimal() and step.isdecimal():
+        env.setdefault("MASTER_PORT", str(12000 + (int(job) + 101 * int(step)) % 20000))
+
+
+def _first_node(nodes: str) -> str:
+    """Of a list such as ``gpu[003-007,9],login``: ``gpu003``."""
+    first = re.split(r",(?![^\[]*\])", nodes)[0]
+    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first)
+
+
+def _tasks_of_node(env: Mapping[str, str]) -> int:
+    """Ranks on this node, of a list such as ``2(x3),1`` over the step's nodes."""
+    listed = env.get("SLURM_STEP_TASKS_PER_NODE", env.get("SLURM_TASKS_PER_NODE", ""))
+    counts: list[int] = []
+    for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", listed):
+        counts += [int(count)] * int(times or 1)
+    node = int(env.get("SLURM_NODEID", "0"))
+    return counts[node] if node < len(counts) else 1
 
 
 def _number(env: Mapping[str, str], name: str, launcher: Launcher) -> int:
