@@ -13,6 +13,7 @@ from lxmert_dist.tracking import NullTracker, Status, Tracker, build_tracker, en
 from lxmert_dist.train.engine import PARTS, Engine, load_weights
 from lxmert_dist.train.job import Job, build
 from lxmert_dist.train.loop import Trainer
+from lxmert_dist.train.orphan import Orphan
 from lxmert_dist.train.recorder import Recorder
 from lxmert_dist.train.resume import Resumed, last_good_checkpoint
 from lxmert_dist.train.state import TrainState
@@ -56,6 +57,7 @@ def run(config: RunConfig, world: World, launcher: str, stop: Stop | None = None
     grace = config.checkpoint.grace_seconds
     with (
         stop or Stop(grace) as stop,
+        Orphan(stop),
         Watchdog(world, config.cluster.timeout_seconds, grace) as watchdog,
     ):
         try:
