@@ -22,6 +22,8 @@ ABSENT_SECONDS = 10.0
 """Rank 0 is heard every half second; after so long without a word there is none."""
 START_SECONDS = 120
 """What workers may take to start where nodes have room for them."""
+MAILBOX_SECONDS = 60.0
+"""For an answer of the mailbox, which is on the driver's own node."""
 OTHERS_SECONDS = 10.0
 """After an error of one rank, how long the others may take to end by themselves."""
 RAY_SETTINGS = {
@@ -169,7 +171,7 @@ class _Driver:
         return answer
 
     def _read(self) -> "Word":
-        word: Word = self._ray.get(self._mailbox.read.remote())
+        word: Word = self._ray.get(self._mailbox.read.remote(), timeout=MAILBOX_SECONDS)
         return word
 
     def _pass_signals_on(self, word: "Word") -> None:
@@ -213,7 +215,7 @@ class _Driver:
         limit = self._config.cluster.max_failures
         return ClusterError(
             f"the workers failed more than cluster.max_failures={limit} times; the last cause: "
-            f"{_first_line(error)}"
+            f"{failure_cause(error)}"
         )
 
 
@@ -264,6 +266,16 @@ def _trainer(config: RunConfig, mailbox: Any) -> Any:
     )
 
 
+def failure_cause(error: Exception) -> str:
+    """In a line, what Ray tells in many: of each rank that failed, the first four of them."""
+    failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
+    said = []
+    for rank, failure in sorted(failures.items())[:4]:
+        inner = getattr(failure, "health_check_failure", failure)
+        said.append(f"rank {rank}: {type(inner).__name__}: {_first_line(inner)}")
+    return "; ".join(said) or _first_line(error)
+
+
 def _first_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

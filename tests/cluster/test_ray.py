@@ -85,7 +85,7 @@ def end(head: subprocess.Popen) -> None:
 
 def submit(address: str, settings: list[str]) -> subprocess.CompletedProcess:
     line = ["launch/pretrain.py"]
-    for setting in settings:
+    for setting in [*settings, "cluster.allow_open=true"]:
         line += ["--set", setting]
     return job(address, line)
 
@@ -119,7 +119,7 @@ def test_relative_places_are_refused_at_once(ray_cluster, tiny_store):
 def test_an_ingest_on_a_cluster_gives_the_same_store(ray_cluster, tmp_path):
     places = tmp_path / "cluster", tmp_path / "here"
     sizes = ["--images", "600", "--boxes", "2", "--feature-dim", "8", "--processes", "1"]
-    for place, more in zip(places, (["--ray"], []), strict=True):
+    for place, more in zip(places, (["--ray", "--allow-open"], []), strict=True):
         line = ["launch/prepare.py", "synthetic", *sizes, "--out", str(place), *more]
         done = job(ray_cluster, line) if more else run_here(line)
         assert done.returncode == 0, done.stdout + done.stderr

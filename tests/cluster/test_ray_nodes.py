@@ -10,7 +10,7 @@ import signal
 import pytest
 
 from hosts import why_not
-from ray_nodes import at_step, ray_nodes, send
+from ray_nodes import JOBS, RAY, at_step, ray_nodes, send
 from runs import (
     SMALL,
     ledger,
@@ -30,6 +30,7 @@ STEPS = (
     "checkpoint.every=10",
     "cluster.timeout_seconds=120",
     "cluster.wait_seconds=180",
+    "cluster.allow_open=true",  # nobody else is on this network
 )
 DROPOUT = ("model.hidden_dropout=0.1", "model.attention_dropout=0.1")
 
@@ -95,4 +96,18 @@ def test_a_signal_to_the_driver_leaves_a_checkpoint(
     assert f"{number.name} ended the run after step {done}; the checkpoint is {place}" in (
         ended.output
     )
+    assert pretrain(tmp_path, tiny_store, *STEPS, *DROPOUT, ranks=2) == undisturbed
+
+
+@pytest.mark.slow
+def test_ray_job_stop_leaves_a_checkpoint(nodes, undisturbed, tiny_store, tmp_path):
+    chosen = settings(tiny_store, tmp_path, *DROPOUT, "checkpoint.every=1000")
+    run = nodes.submit(chosen, log="stopped", RAY_JOB_STOP_WAIT_TIME_S="30")
+    at_step(run, tmp_path, 15)
+    stop = [RAY, "job", "stop", "--address", JOBS, "stopped"]
+    stopped = nodes.net.switch.run(stop, timeout=60)
+    assert stopped.code == 0, stopped.output
+    run.wait(60)
+    done = len(ledger(tmp_path))
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == [f"step-{done:08d}"]
     assert pretrain(tmp_path, tiny_store, *STEPS, *DROPOUT, ranks=2) == undisturbed

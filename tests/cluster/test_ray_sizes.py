@@ -3,7 +3,7 @@
 import pytest
 
 from lxmert_dist.cluster.ray_nodes import shortage
-from lxmert_dist.cluster.ray_train import check_places, check_sizes, hasty_stop
+from lxmert_dist.cluster.ray_train import check_places, check_sizes, failure_cause, hasty_stop
 from lxmert_dist.config import ClusterConfig, PretrainConfig, load_config
 from lxmert_dist.errors import ConfigError
 
@@ -100,3 +100,15 @@ def test_a_job_is_told_when_its_stop_would_be_hasty():
     assert '{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "30"}}' in hasty_stop(25.0, job)
     assert "after 20 s" in hasty_stop(25.0, job | {"RAY_JOB_STOP_WAIT_TIME_S": "20"})
     assert hasty_stop(25.0, job | {"RAY_JOB_STOP_WAIT_TIME_S": "40"}) == ""
+
+
+def test_a_failure_is_told_by_what_became_of_the_ranks():
+    pytest.importorskip("ray")
+    from ray.train import WorkerGroupError
+
+    failures = {1: RuntimeError("Connection closed by peer\nmore"), 0: ValueError("bad")}
+    error = WorkerGroupError("Training failed due to worker errors:\n...", failures)
+    assert failure_cause(error) == (
+        "rank 0: ValueError: bad; rank 1: RuntimeError: Connection closed by peer"
+    )
+    assert failure_cause(RuntimeError("\n one line \nand more")) == "one line"
