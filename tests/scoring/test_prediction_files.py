@@ -7,6 +7,7 @@ import pytest
 
 from lxmert_dist.errors import DataError
 from lxmert_dist.scoring import predictions as module
+from lxmert_dist.scoring import servers
 from lxmert_dist.scoring.predictions import (
     Answers,
     Prediction,
@@ -167,6 +168,15 @@ def test_what_is_wrong_with_a_file_of_answers_is_named(tmp_path, task, text, mes
     with pytest.raises(DataError, match=re.escape(message)) as caught:
         read_answers(task, path)
     assert str(path) in str(caught.value)
+
+
+def test_a_submission_that_reads_otherwise_is_not_left(tmp_path, monkeypatch):
+    given = Answers(tmp_path / "p.jsonl", {"1": "net"})
+    other = Answers(tmp_path / "p.jsonl", {"1": "fence"})
+    monkeypatch.setattr(servers, "read_answers", lambda *_: other)
+    with pytest.raises(DataError, match="does not read as what was to be written"):
+        write_submission("vqa", tmp_path / "out", given)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_file_is_named(tmp_path):

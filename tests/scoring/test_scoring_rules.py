@@ -96,6 +96,7 @@ def test_vqa_is_told_by_type(vqa):
     result = vqa({"10": "a net", "11": "netting", "20": "mesh"}, *entries)
     assert told(result.parts[ALL]) == {"accuracy": (53.33, 3)}
     assert told(result.parts["answer type"]) == {"number": (30.0, 2), "other": (100.0, 1)}
+    assert list(result.parts["answer type"]) == ["number", "other"]  # by name: other came first
     assert told(result.parts["question type"]) == {"how many": (0.0, 1), "what is": (80.0, 2)}
     assert result.parts[ALL]["accuracy"].clusters == [1, 1, 2]
     assert not result.notes
@@ -222,6 +223,7 @@ def test_choices_give_validity_and_plausibility(gqa):
     [
         ([("select", "dog (1)"), ("query", "name")], "1"),
         ([("select", "dog (1)"), ("query", "color")], "2"),
+        ([("select", "dog (1)"), ("choose color", "red|blue")], "2"),
         ([("select", "existing (2)"), ("exist", "?"), ("choose name", "a|b")], "0"),
     ],
 )
