@@ -32,6 +32,7 @@ _ASSIGNED = re.compile(
 _IN_URI = re.compile(
     r"""(?<=//)(?:[^\s"'/@]+@)+                                # who stands before a host
     | [^\s/"':@]+:(?!//|\d+(?:/|$))[^\s"'@]*@(?:[^\s"'/@]+@)*  # key:secret@, with a slash or an @
+    | (?<=bucket\ name\ ")[^"]*:[^"]*                         # botocore, of key:sec/ret@bucket
     | (?<=\?)[^\s=?"']*=[^\s"']*                            # the query of a presigned URL""",
     re.VERBOSE,
 )

@@ -18,6 +18,7 @@ from lxmert_dist.redact import redact, redact_param, redact_tree, redacted_outpu
         ("s3://key@bucket/x", "s3://…@bucket/x"),
         ('Invalid name "key:secret@bucket": no', 'Invalid name "…@bucket": no'),
         ('uri = "http://b/x?X-Amz-Signature=ab&n=1"', 'uri = "http://b/x?…"'),
+        ('Invalid bucket name "key:sec": it must', 'Invalid bucket name "…": it must'),
         ("AWS_SECRET_ACCESS_KEY=abc123/x", "AWS_SECRET_ACCESS_KEY=[hidden]"),
         ('password = "p w"', 'password = "[hidden]"'),
         ("password=123456", "password=[hidden]"),
@@ -50,6 +51,7 @@ def test_secrets_are_hidden(text, shown):
         "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they are allowed to do",
         "sqlite:////data/runs/mlflow.db",
         "--set 'train.epochs' is not of the form KEY=VALUE",
+        'Invalid bucket name "a_b!": it must',
         "tokenizer: bert-base-uncased",
     ],
 )
