@@ -25,11 +25,22 @@ QUICK = {
 }
 
 
+_WATCH = """
+import sys, time, ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+while True:
+    print(*(node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]), flush=True)
+    time.sleep(1)
+"""
+
+
 @dataclass
 class RayNodes:
     """The cluster, and the network that it lives on."""
 
     net: Network
+    watch: Started | None = None
+    """Says each second which nodes are alive."""
 
     def start(self, name: str) -> None:
         """Start the node of a host, and wait until the cluster has it."""
@@ -40,27 +51,27 @@ class RayNodes:
         line += ["--object-store-memory=300000000", "--disable-usage-stats"]
         line += ["--resources", json.dumps({name: 8})]
         node = host.start(line, log="ray", env=QUICK)
+        if name == "h1":
+            node.wait_for(lambda: "Ray runtime started" in node.output, 200)
+            self.watch = host.start([sys.executable, "-c", _WATCH, HEAD], log="alive")
         node.wait_for(lambda: host.address in self.alive(), 200)
 
     def alive(self) -> list[str]:
         """The addresses of the nodes that the head counts as alive."""
-        code = (
-            "import json, urllib.request as r\n"
-            f"answer = json.load(r.urlopen('{JOBS}/api/v0/nodes', timeout=20))\n"
-            "nodes = answer['data']['result']['result']\n"
-            "print(*(n['node_ip'] for n in nodes if n['state'] == 'ALIVE'))"
-        )
-        done = self.net["h1"].run([sys.executable, "-c", code], timeout=60)
-        return done.output.split() if done.code == 0 else []
+        seen = self.watch.output if self.watch else ""
+        lines = seen[: seen.rfind("\n") + 1].splitlines()
+        return lines[-1].split() if lines else []
 
     def repair(self) -> None:
         """Make h2 whole again, whatever was done to it."""
-        self.net.mend("h2")
-        if self.net["h2"].address not in self.alive() or not self.net["h2"].processes("raylet"):
-            self.net["h2"].end()
-            self.await_loss("h2")
-            self.net.boot("h2")
-            self.start("h2")
+        host = self.net["h2"]
+        if host.address in self.alive() and host.processes("/raylet/raylet"):
+            self.net.mend("h2")
+            return
+        host.end()
+        self.await_loss("h2")
+        self.net.boot("h2")
+        self.start("h2")
 
     def await_loss(self, name: str, timeout: float = 150) -> None:
         """Wait until the head knows that a node is gone."""
@@ -70,10 +81,13 @@ class RayNodes:
             time.sleep(1)
 
     def lose(self, name: str) -> None:
-        """SIGKILL the raylet of a host, and what of Ray is left there."""
-        self.net[name].kill("raylet")
-        for process in self.net[name].processes("ray"):
-            process.kill()
+        """SIGKILL the raylet of a host, and wait until what else is of Ray there has followed."""
+        host = self.net[name]
+        host.kill("/raylet/raylet")
+        deadline = time.monotonic() + 60
+        while host.processes("start", "--block") or host.processes("ray::"):
+            assert time.monotonic() < deadline, f"Ray goes on on {name} without its raylet"
+            time.sleep(0.2)
 
     def submit(self, settings: Sequence[str], *, log: str, **env: str) -> Started:
         """``ray job submit`` of a pretraining, from the switch, as a user does."""

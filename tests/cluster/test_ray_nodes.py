@@ -111,3 +111,18 @@ def test_ray_job_stop_leaves_a_checkpoint(nodes, undisturbed, tiny_store, tmp_pa
     done = len(ledger(tmp_path))
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == [f"step-{done:08d}"]
     assert pretrain(tmp_path, tiny_store, *STEPS, *DROPOUT, ranks=2) == undisturbed
+
+
+@pytest.mark.slow
+def test_a_lost_node_that_comes_back_is_waited_for(nodes, undisturbed, tiny_store, tmp_path):
+    run = nodes.submit(settings(tiny_store, tmp_path, *DROPOUT), log="lost")
+    at_step(run, tmp_path, 15)
+    nodes.lose("h2")
+    nodes.await_loss("h2")
+    run.wait_for(
+        lambda: "waiting up to 180 s for nodes: the run needs 2 workers" in run.output, 120
+    )
+    nodes.start("h2")
+    done = run.wait(400)
+    assert done.code == 0, done.output
+    assert ledger(tmp_path) == undisturbed
