@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from lxmert_dist.config.run import FinetuneConfig, RunConfig
+from lxmert_dist.config.run import FinetuneConfig
 from lxmert_dist.errors import ConfigError
 
-Config = TypeVar("Config", bound=RunConfig)
+Config = TypeVar("Config", bound=BaseModel)
 Tree = dict[str, Any]
 
 
@@ -77,7 +77,7 @@ def _apply(tree: Tree, override: str) -> None:
     tree[last] = value
 
 
-def _own_directory(tree: Tree, kind: type[RunConfig]) -> str:
+def _own_directory(tree: Tree, kind: type[BaseModel]) -> str:
     """Where a run that is not told keeps its things.
 
     Fine-tuning from scratch is a run of its own, beside the one that its file names.
