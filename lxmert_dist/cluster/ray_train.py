@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,9 +109,6 @@ def run_on_ray(config: RunConfig) -> Outcome:
     note = hasty_stop(config.checkpoint.grace_seconds, os.environ)
     if note:
         print(note, file=sys.stderr, flush=True)  # noqa: T201
-    settings = RAY_SETTINGS | (ELASTIC_SETTINGS if config.cluster.elastic else {})
-    for name, value in settings.items():
-        os.environ.setdefault(name, value)
     connect(
         "--launcher ray",
         log_to_driver=True,
@@ -145,15 +141,16 @@ class _Driver:
         self._told = False
         self._waiting_for = ""
         self._error_seconds = 0.0
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
+        node = ray.get_runtime_context().get_node_id()
+        self._here = NodeAffinitySchedulingStrategy(node, soft=False)
+        self._mailbox = ray.remote(num_cpus=0, scheduling_strategy=self._here)(Mailbox).remote()
 
     def run(self) -> Outcome:
         """See ``run_on_ray``."""
-        fit = _Fit(_trainer(self._config, self._mailbox))
-        fit.start()
-        while fit.is_alive():
-            fit.join(POLL_SECONDS)
+        done: list[Any] = []
+        fit = self._fit()
+        while not done:
+            done, _ = self._ray.wait([fit], timeout=POLL_SECONDS)
             word = self._read()
             self._pass_signals_on(word)
             self._look_for_nodes(word)
@@ -161,14 +158,31 @@ class _Driver:
                 self._error_seconds += POLL_SECONDS
                 if self._error_seconds > OTHERS_SECONDS:  # they wait for the one that failed
                     raise word.answer
+        failure = self._ray.get(fit)
         answer = self._read().answer
         if isinstance(answer, LxmertError):
             raise answer
-        if fit.error is not None:
-            raise self._failure(fit.error)
+        if failure:
+            limit = self._config.cluster.max_failures
+            raise ClusterError(
+                f"the workers failed more than cluster.max_failures={limit} times; the last "
+                f"cause: {failure}"
+            )
         if answer is None:
             raise ClusterError("the workers ended without a result; see the Ray logs of the job")
         return answer
+
+    def _fit(self) -> Any:
+        """Start Ray's part in a process of its own: this one hears signals, and may end first."""
+        settings = RAY_SETTINGS | (ELASTIC_SETTINGS if self._config.cluster.elastic else {})
+        chosen = {name: os.environ.get(name, value) for name, value in settings.items()}
+        task = self._ray.remote(
+            num_cpus=0,
+            max_retries=0,
+            scheduling_strategy=self._here,
+            runtime_env={"env_vars": chosen},
+        )(_fit)
+        return task.remote(self._config, self._mailbox)
 
     def _read(self) -> "Word":
         word: Word = self._ray.get(self._mailbox.read.remote(), timeout=MAILBOX_SECONDS)
@@ -211,27 +225,14 @@ class _Driver:
                 note = f"waiting up to {cluster.wait_seconds} s for nodes: {missing}"
                 print(note, file=sys.stderr, flush=True)  # noqa: T201
 
-    def _failure(self, error: Exception) -> ClusterError:
-        limit = self._config.cluster.max_failures
-        return ClusterError(
-            f"the workers failed more than cluster.max_failures={limit} times; the last cause: "
-            f"{failure_cause(error)}"
-        )
 
-
-class _Fit(threading.Thread):
-    """Ray's part, in a thread of its own, so that signals reach the main thread."""
-
-    def __init__(self, trainer: Any) -> None:
-        super().__init__(name="fit", daemon=True)
-        self._trainer = trainer
-        self.error: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            self._trainer.fit()
-        except Exception as error:
-            self.error = error
+def _fit(config: RunConfig, mailbox: Any) -> str:
+    """Let Ray Train start the workers, and again after a loss; returns why it gave up, or ""."""
+    try:
+        _trainer(config, mailbox).fit()
+    except Exception as error:
+        return failure_cause(error)
+    return ""
 
 
 def _trainer(config: RunConfig, mailbox: Any) -> Any:
