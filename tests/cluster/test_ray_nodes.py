@@ -126,3 +126,17 @@ def test_a_lost_node_that_comes_back_is_waited_for(nodes, undisturbed, tiny_stor
     done = run.wait(400)
     assert done.code == 0, done.output
     assert ledger(tmp_path) == undisturbed
+
+
+@pytest.mark.slow
+def test_a_node_lost_for_good_ends_a_run_of_fixed_size(nodes, tiny_store, tmp_path):
+    chosen = settings(tiny_store, tmp_path, "cluster.wait_seconds=20")
+    run = nodes.drive(chosen, log="gone")
+    at_step(run, tmp_path, 15)
+    nodes.net["h2"].end()
+    done = run.wait(400)
+    assert done.code == 1, done.output
+    assert (
+        "error: the run needs 2 workers with CPU=1 each (PACK), and the nodes have room for 1: "
+        "10.77.0.1 CPU=1 (cluster.wait_seconds=20 are over)"
+    ) in done.output
