@@ -8,7 +8,7 @@ from pathlib import Path
 from lxmert_dist.config import TrackingConfig
 from lxmert_dist.redact import redact
 from lxmert_dist.tracking.environment import git_commit
-from lxmert_dist.tracking.jsonl import JsonlTracker
+from lxmert_dist.tracking.jsonl import JsonlTracker, read_metrics
 from lxmert_dist.tracking.mlflow_tracker import MlflowTracker
 from lxmert_dist.tracking.tracker import Tee, Tracker
 
@@ -54,6 +54,7 @@ def build_tracker(
             tags,
             local_copy=str(path),
             artifacts=own,
+            earlier=[] if resume_step is None else read_metrics(path),
         )
     except ImportError as error:
         _log.warning(

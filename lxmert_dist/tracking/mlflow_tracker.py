@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,11 +27,16 @@ _BATCH = 500
 """MLflow takes at most 1000 metrics at once."""
 
 
+def _now() -> int:
+    """In milliseconds, as MLflow counts time."""
+    return int(time.time() * 1000)
+
+
 @dataclass
 class _Metrics:
     values: dict[str, float]
     step: int
-    milliseconds: int = field(default_factory=lambda: int(time.time() * 1000))
+    milliseconds: int = field(default_factory=_now)
 
 
 _Call = Callable[[Any, str], object]
@@ -55,6 +60,7 @@ class MlflowTracker:
         tags: Mapping[str, str],
         local_copy: str,
         artifacts: str | None,
+        earlier: Sequence[tuple[int, Mapping[str, float]]] = (),
     ) -> None:
         """Import MLflow and start the thread; nothing waits for the server.
 
@@ -66,6 +72,8 @@ class MlflowTracker:
             tags: of the run.
             local_copy: where a reader of a warning finds the metrics.
             artifacts: URI for the files of a new experiment; None leaves it to the server.
+            earlier: steps and their metrics, logged by earlier starts; what the server lacks of
+                them is sent.
 
         Raises:
             ImportError: MLflow is not installed.
@@ -78,6 +86,8 @@ class MlflowTracker:
         self._tags = {k: redact(v) for k, v in tags.items()}
         self._local_copy = local_copy
         self._artifacts = artifacts
+        self._earlier = earlier
+        self._began = _now()
         self._queue: queue.Queue[_Metrics | _Call | None] = queue.Queue(_QUEUE_LIMIT)
         self._run_id: str | None = run_id
         self._status: Status = "FINISHED"
@@ -154,6 +164,7 @@ class MlflowTracker:
             if opened is None:
                 return
             client, run_id = opened
+            self._until_done(partial(_send_missing, client, run_id, self._earlier, self._began))
             while (item := self._next()) is not None:
                 if isinstance(item, _Metrics):
                     batch = [item, *self._more_metrics()]
@@ -259,6 +270,22 @@ def _is_refusal(error: Exception) -> bool:
         return False
     status = error.get_http_status_code()
     return 400 <= status < 500 and status not in (408, 429, 499)
+
+
+def _send_missing(
+    client: Any, run_id: str, earlier: Sequence[tuple[int, Mapping[str, float]]], began: int
+) -> None:
+    """Send what was logged while the server was away, or by a start that was killed.
+
+    Its time is ``began``, in milliseconds: before what this start logs.
+    """
+    names = {name for _, values in earlier for name in values}
+    there = {name: {m.step for m in client.get_metric_history(run_id, name)} for name in names}
+    missing = []
+    for step, values in earlier:
+        new = {k: v for k, v in values.items() if math.isfinite(v) and step not in there[k]}
+        missing.append(_Metrics(new, step, began))
+    _log_metrics(client, run_id, missing)
 
 
 def _log_metrics(client: Any, run_id: str, metrics: list[_Metrics]) -> None:

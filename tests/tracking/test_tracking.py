@@ -188,6 +188,40 @@ def test_metrics_reach_a_server_that_comes_up_late(tmp_path, monkeypatch, caplog
     assert found.info.status == "FINISHED"
 
 
+def test_what_the_server_missed_is_sent_by_the_next_start_and_once(client, tmp_path):
+    first = track(tmp_path)
+    first.log_metrics({"train/loss": 4.0, "valid/loss": 5.0}, 0)
+    first.log_metrics({"train/loss": 3.0}, 1)
+    first.close("KILLED")
+    log = JsonlTracker(tmp_path / "run" / "metrics.jsonl", 1)  # while the server was away
+    log.log_metrics({"train/loss": 2.0, "valid/odd": float("nan")}, 2)
+    log.log_metrics({"train/loss": 1.0}, 3)  # a step that the run takes again
+    log.close("KILLED")
+    for _ in range(2):
+        then = track(tmp_path, run_id=first.run_id, step=2)
+        then.close("FINISHED")
+    assert then.run_id == first.run_id
+    history = client.get_metric_history(first.run_id, "train/loss")
+    assert [(m.step, m.value) for m in history] == [(0, 4.0), (1, 3.0), (2, 2.0)]
+    assert [m.step for m in client.get_metric_history(first.run_id, "valid/loss")] == [0]
+
+
+def test_a_run_whose_server_was_never_there_is_sent_whole_by_the_next_start(
+    client, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(mlflow_tracker, "_RETRY_SECONDS", 0.1)
+    first = track(tmp_path, uri="http://127.0.0.1:9")
+    for step in (1, 2):
+        first.log_metrics({"train/loss": 1.0 / step}, step)
+    first.close("KILLED")
+    assert first.run_id is None
+    then = track(tmp_path, step=2)
+    then.log_metrics({"train/loss": 0.25}, 4)
+    then.close("FINISHED")
+    history = client.get_metric_history(then.run_id, "train/loss")
+    assert [(m.step, m.value) for m in history] == [(1, 1.0), (2, 0.5), (4, 0.25)]
+
+
 def test_the_local_log_survives_a_line_that_was_cut_short(tmp_path):
     path = tmp_path / "metrics.jsonl"
     log = JsonlTracker(path, None)
