@@ -19,6 +19,7 @@ from ray.train.torch import TorchConfig
 from lxmert_dist.cluster.launcher import use_threads
 from lxmert_dist.config import RunConfig, deepspeed_config
 from lxmert_dist.errors import ClusterError, ConfigError, LxmertError
+from lxmert_dist.redact import redacted_output
 from lxmert_dist.train.run import Outcome, run
 from lxmert_dist.train.stop import Stop
 from lxmert_dist.train.world import World, best_device, introduction, join
@@ -93,6 +94,7 @@ def ranks_among(config: RunConfig, workers: int) -> int:
     return 1
 
 
+@redacted_output()
 def work(arguments: dict[str, Any]) -> None:
     """One worker's part of the run.
 
