@@ -1,6 +1,5 @@
 """A canary in every place where a user may put a secret sings in no output."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -132,8 +131,7 @@ def test_errors_are_told_without_secrets(main, line, debug, tiny_store, tmp_path
 @pytest.mark.distributed
 def test_a_server_that_refuses_is_told_of_without_secrets(s3, tmp_path):
     settings = [*SMALL, f"directory={tmp_path}", f"data.store={s3.uri('store')}"]
-    wrong = {name: os.environ[name] for name in SECRET_VARIABLES} | {"AWS_SESSION_TOKEN": ""}
-    wrong["AWS_SECRET_ACCESS_KEY"] = f"{CANARY}-0"
+    wrong = {"AWS_SECRET_ACCESS_KEY": f"{CANARY}-0"}
     done = run("pretrain.py", settings, env=environment(wrong))
     assert done.code == 1, done.output
     assert "AWS_SECRET_ACCESS_KEY" in done.output, "the advice can be read"
