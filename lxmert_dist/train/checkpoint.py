@@ -212,10 +212,11 @@ class Checkpoints:
             # On a disk of ours the files are written where they belong: without the manifest they
             # are nothing yet.
             folder = local or Path(temporary)
-            folder.mkdir(parents=True, exist_ok=True)
             for part, tensors in parts.items():
                 file = folder / f"{part}.safetensors"
-                files[file.name] = write_tensors(file, tensors)
+                with uris.translated(str(folder), written=str(file)):
+                    folder.mkdir(parents=True, exist_ok=True)
+                    files[file.name] = write_tensors(file, tensors)
                 if local is None:
                     uris.upload(file, uris.join(target, file.name))
                     file.unlink()

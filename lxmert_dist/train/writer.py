@@ -99,7 +99,9 @@ class Writer:
         began = time.perf_counter()
         problem = agree_on_any(self.abandon(), self._world)
         if problem:
-            raise CheckpointError(f"cannot write the checkpoint {self._place}: {problem}")
+            raise CheckpointError(
+                f"cannot write the checkpoint {self._place}: {problem} (checkpoint.uri)"
+            )
         if self._figures:
             waited = time.perf_counter() - began
             self._figures["wait_seconds"] += waited
