@@ -170,6 +170,19 @@ def test_an_elastic_run_goes_on_without_a_node_and_grows_when_it_comes_back(
     assert worst_difference(done, alone) < 1e-5  # measured 2.3e-7 over 129 steps
 
 
+@pytest.mark.slow
+def test_a_cut_of_twenty_seconds_is_survived(nodes, undisturbed, tiny_store, tmp_path):
+    run = nodes.submit(settings(tiny_store, tmp_path, *DROPOUT), log="cut")
+    at_step(run, tmp_path, 15)
+    nodes.net.cut("h2")
+    with pytest.raises(AssertionError, match="not within 20 s"):
+        run.wait_for(lambda: len(ledger(tmp_path)) == 80, 20)
+    nodes.net.mend("h2")
+    done = run.wait(400)
+    assert done.code == 0, done.output
+    assert ledger(tmp_path) == undisturbed
+
+
 def first_steps(store, directory, steps, *more):
     """The ledger of the first steps of a run that would go on, on one rank."""
     chosen = settings(store, directory, *more)
