@@ -59,6 +59,12 @@ def undisturbed(tiny_store, tmp_path_factory):
     return pretrain(folder, tiny_store, *STEPS, *DROPOUT, ranks=2)
 
 
+@pytest.fixture(scope="module")
+def undisturbed_without_dropout(tiny_store, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed_without_dropout")
+    return pretrain(folder, tiny_store, *STEPS, *NO_DROPOUT)
+
+
 def settings(store, directory, *more):
     return [*SMALL, *STEPS, f"directory={directory}", f"data.store={store}", *more]
 
@@ -181,6 +187,21 @@ def test_a_cut_of_twenty_seconds_is_survived(nodes, undisturbed, tiny_store, tmp
     done = run.wait(400)
     assert done.code == 0, done.output
     assert ledger(tmp_path) == undisturbed
+
+
+@pytest.mark.slow
+def test_a_node_cut_off_for_good_is_done_without(
+    nodes, undisturbed_without_dropout, tiny_store, tmp_path
+):
+    elastic = ("cluster.min_workers=1", "cluster.max_workers=2")
+    run = nodes.drive(settings(tiny_store, tmp_path, *NO_DROPOUT, *elastic), log="severed")
+    at_step(run, tmp_path, 15)
+    nodes.net.cut("h2")
+    done = run.wait(400)
+    assert done.code == 0, done.output
+    assert ranks_seen(done.output)[-1] == ("0", "1", "10.77.0.1")
+    assert identities(ledger(tmp_path)) == identities(undisturbed_without_dropout)
+    assert worst_difference(ledger(tmp_path), undisturbed_without_dropout) < 1e-5
 
 
 def first_steps(store, directory, steps, *more):
