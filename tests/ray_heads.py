@@ -33,12 +33,14 @@ def ray_head(folder: Path, env: Mapping[str, str]) -> Iterator[Head]:
     line += [f"--node-ip-address={HOST}", f"--port={port}", "--num-cpus=1"]
     line += [f"--dashboard-agent-listen-port={_free_port()}", "--include-dashboard=false"]
     line += ["--object-store-memory=100000000", "--disable-usage-stats", f"--temp-dir={place}"]
-    slow = {"RAY_raylet_start_wait_time_s": "120"}
+    patient = {"RAY_raylet_start_wait_time_s": "300", "PYTHONUNBUFFERED": "1"}
     log = folder / "head.log"
     with log.open("w") as output:
-        head = subprocess.Popen(line, env={**env, **slow}, stdout=output, stderr=subprocess.STDOUT)
+        head = subprocess.Popen(
+            line, env={**env, **patient}, stdout=output, stderr=subprocess.STDOUT
+        )
         try:
-            deadline = time.monotonic() + 150
+            deadline = time.monotonic() + 400
             while "Ray runtime started" not in log.read_text():
                 assert head.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, log.read_text()

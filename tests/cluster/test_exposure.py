@@ -100,13 +100,13 @@ def prepare(out, address: str, env: dict[str, str], *more: str) -> subprocess.Co
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=300,
     )
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_real_cluster_with_a_token_opens_to_its_bearer_alone(tmp_path):
     pytest.importorskip("ray")
     token = environment()
@@ -124,7 +124,7 @@ def test_a_real_cluster_with_a_token_opens_to_its_bearer_alone(tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_real_cluster_without_a_token_is_used_only_where_that_is_allowed(tmp_path, outer_address):
     pytest.importorskip("ray")
     env = environment({"RAY_AUTH_MODE": "disabled"})
