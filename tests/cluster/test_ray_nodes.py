@@ -24,6 +24,7 @@ from runs import (
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.distributed,
+    pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.skipif(bool(why_not()), reason=why_not() or "hosts can be made"),
 ]
@@ -89,7 +90,7 @@ def test_the_group_of_a_killed_worker_starts_again(nodes, undisturbed, tiny_stor
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+    [(signal.SIGTERM, 75), (signal.SIGINT, 130)],
 )
 def test_a_signal_to_the_driver_leaves_a_checkpoint(
     nodes, undisturbed, tiny_store, tmp_path, number, code
@@ -109,7 +110,6 @@ def test_a_signal_to_the_driver_leaves_a_checkpoint(
     assert pretrain(tmp_path, tiny_store, *STEPS, *DROPOUT, ranks=2) == undisturbed
 
 
-@pytest.mark.slow
 def test_ray_job_stop_leaves_a_checkpoint(nodes, undisturbed, tiny_store, tmp_path):
     chosen = settings(tiny_store, tmp_path, *DROPOUT, "checkpoint.every=1000")
     run = nodes.submit(chosen, log="stopped", RAY_JOB_STOP_WAIT_TIME_S="30")
@@ -123,7 +123,6 @@ def test_ray_job_stop_leaves_a_checkpoint(nodes, undisturbed, tiny_store, tmp_pa
     assert pretrain(tmp_path, tiny_store, *STEPS, *DROPOUT, ranks=2) == undisturbed
 
 
-@pytest.mark.slow
 def test_a_lost_node_that_comes_back_is_waited_for(nodes, undisturbed, tiny_store, tmp_path):
     run = nodes.submit(settings(tiny_store, tmp_path, *DROPOUT), log="lost")
     at_step(run, tmp_path, 15)
@@ -138,7 +137,6 @@ def test_a_lost_node_that_comes_back_is_waited_for(nodes, undisturbed, tiny_stor
     assert ledger(tmp_path) == undisturbed
 
 
-@pytest.mark.slow
 def test_a_node_lost_for_good_ends_a_run_of_fixed_size(nodes, tiny_store, tmp_path):
     chosen = settings(tiny_store, tmp_path, "cluster.wait_seconds=20")
     run = nodes.drive(chosen, log="gone")
@@ -152,7 +150,6 @@ def test_a_node_lost_for_good_ends_a_run_of_fixed_size(nodes, tiny_store, tmp_pa
     ) in done.output
 
 
-@pytest.mark.slow
 def test_an_elastic_run_goes_on_without_a_node_and_grows_when_it_comes_back(
     nodes, tiny_store, tmp_path
 ):
@@ -176,7 +173,6 @@ def test_an_elastic_run_goes_on_without_a_node_and_grows_when_it_comes_back(
     assert worst_difference(done, alone) < 1e-5  # measured 2.3e-7 over 129 steps
 
 
-@pytest.mark.slow
 def test_a_cut_of_twenty_seconds_is_survived(nodes, undisturbed, tiny_store, tmp_path):
     run = nodes.submit(settings(tiny_store, tmp_path, *DROPOUT), log="cut")
     at_step(run, tmp_path, 15)
@@ -189,7 +185,6 @@ def test_a_cut_of_twenty_seconds_is_survived(nodes, undisturbed, tiny_store, tmp
     assert ledger(tmp_path) == undisturbed
 
 
-@pytest.mark.slow
 def test_a_node_cut_off_for_good_is_done_without(
     nodes, undisturbed_without_dropout, tiny_store, tmp_path
 ):

@@ -19,6 +19,7 @@ WITHOUT_SSH = f"no {', '.join(ABSENT)} (Debian: openssh-server, openssh-client, 
 
 pytestmark = [
     pytest.mark.distributed,
+    pytest.mark.slow,
     pytest.mark.skipif(bool(why_not()), reason=why_not() or "hosts can be made"),
     pytest.mark.timeout(1800),
 ]
@@ -131,7 +132,6 @@ def test_deepspeed_over_two_hosts_trains_the_same_pairs(net, ssh, alone, tiny_st
     assert is_the_same(ledger(tmp_path), alone)
 
 
-@pytest.mark.slow
 def test_torchrun_over_two_hosts_trains_the_same_pairs(net, alone, tiny_store, tmp_path):
     line = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
     line += ["--rdzv-backend=c10d", f"--rdzv-endpoint={net['h1'].address}:29400"]
@@ -144,7 +144,6 @@ def test_torchrun_over_two_hosts_trains_the_same_pairs(net, alone, tiny_store, t
     assert is_the_same(ledger(tmp_path), alone)
 
 
-@pytest.mark.slow
 def test_slurm_over_two_hosts_trains_the_same_pairs(net, alone, tiny_store, tmp_path):
     """The variables that srun sets; of Slurm itself nothing is here."""
     line = [sys.executable, *chosen(tiny_store, tmp_path, *NO_DROPOUT, *SPLIT)]
@@ -162,7 +161,6 @@ def test_slurm_over_two_hosts_trains_the_same_pairs(net, alone, tiny_store, tmp_
 
 
 @needs_ssh
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["cut", "kill"])
 def test_a_lost_host_is_named_and_the_same_command_goes_on(net, ssh, tiny_store, tmp_path, fault):
     undisturbed = pretrain(tmp_path / "undisturbed", tiny_store, *LONG, ranks=2)
