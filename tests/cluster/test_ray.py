@@ -25,6 +25,8 @@ from runs import (
 
 BIN = Path(sys.executable).parent
 HOST = "127.0.0.2"  # 127.0.0.1 would be rewritten to the outer interface
+TRIES = 3
+"""Of Ray's head to start: it gives up after half a minute, which a busy machine may take."""
 pytestmark = [pytest.mark.ray, pytest.mark.distributed, pytest.mark.timeout(300)]
 
 
@@ -54,27 +56,37 @@ def ray_cluster(tmp_path_factory):
         "--disable-usage-stats",
         f"--temp-dir=/tmp/r{os.getpid()}",  # short: socket paths have a limit
     ]
-    with (tmp_path_factory.mktemp("ray_head") / "log").open("w") as log:
-        head = subprocess.Popen(line, env=environment(), stdout=log, stderr=subprocess.STDOUT)
+    log = tmp_path_factory.mktemp("ray_head") / "log"
+    for _ in range(TRIES):
+        with log.open("w") as output:
+            env = environment({"PYTHONUNBUFFERED": "1"})
+            head = subprocess.Popen(line, env=env, stdout=output, stderr=output)
         try:
-            deadline = time.monotonic() + 120
-            while not listens(dashboard):
-                assert head.poll() is None, "the Ray head ended"
-                assert time.monotonic() < deadline, "the Ray head did not come up"
-                time.sleep(0.5)
-            yield f"http://{HOST}:{dashboard}"
+            if is_up(head, log):
+                yield f"http://{HOST}:{dashboard}"
+                return
         finally:
             end(head)
+    raise AssertionError(log.read_text())
 
 
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0
+def is_up(head: subprocess.Popen, log: Path) -> bool:
+    """Wait until a head serves, or until it ended."""
+    deadline = time.monotonic() + 120
+    while "Ray runtime started" not in log.read_text():
+        if head.poll() is not None:
+            return False
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.5)
+    return True
 
 
 def end(head: subprocess.Popen) -> None:
     """Kill the head and all that it started, by id."""
-    family = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
+    family = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        first = psutil.Process(head.pid)
+        family = [first, *first.children(recursive=True)]
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
