@@ -10,6 +10,7 @@ from torch import Tensor
 from lxmert_dist.config.detector import DetectorConfig
 from lxmert_dist.detect.faster_rcnn import FasterRcnn, Regions
 from lxmert_dist.detect.pixels import network_input
+from lxmert_dist.detect.rgb import check_rgb
 from lxmert_dist.detect.selection import select
 from lxmert_dist.errors import ConfigError, DataError
 from lxmert_dist.schema import RoiRecord
@@ -90,12 +91,7 @@ class FasterRcnnDetector:
 
     @torch.inference_mode()
     def _record(self, image_id: str, image: np.ndarray) -> RoiRecord:
-        is_rgb = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
-        if not is_rgb or image.size == 0:
-            raise DataError(
-                f"image {image_id}: expected uint8 RGB of shape (height, width, 3), "
-                f"got {image.dtype} {image.shape}; convert it before detection"
-            )
+        check_rgb(image_id, image)
         regions, boxes = self._chosen(image_id, image)
         object_scores, object_ids = regions.object_logits.softmax(dim=1)[:, :-1].max(dim=1)
         attribute_scores, attribute_ids = self._attributes(regions)

@@ -12,8 +12,9 @@ from torchvision.ops import roi_align
 
 from lxmert_dist.detect.backbone import LEVELS, STRIDE, EfficientNetLite0
 from lxmert_dist.detect.colours import COLOUR_NAMES, nearest_colours
+from lxmert_dist.detect.rgb import check_rgb
 from lxmert_dist.detect.salient import SalientRegions, find_salient, select_boxes
-from lxmert_dist.errors import ConfigError, DataError
+from lxmert_dist.errors import ConfigError
 from lxmert_dist.schema import RoiRecord
 
 _FEATURE_SCALE = 1 / 6
@@ -77,12 +78,7 @@ class SalientDetector:
             DataError: an image is not uint8 of shape (height, width, 3), or is empty.
         """
         for image_id, image in zip(image_ids, images, strict=True):
-            is_rgb = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
-            if not is_rgb or image.size == 0:
-                raise DataError(
-                    f"image {image_id}: expected uint8 RGB of shape (height, width, 3), "
-                    f"got {image.dtype} {image.shape}; convert it before detection"
-                )
+            check_rgb(image_id, image)
         if not images:
             return []
         regions = [find_salient(image) for image in images]
