@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from lxmert_dist.errors import LxmertError, StoppedError
 from lxmert_dist.redact import redacted_output
@@ -24,6 +25,24 @@ def frame(description: str, epilog: str = "") -> argparse.ArgumentParser:
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+def add_settings(parser: argparse.ArgumentParser, default_config: str) -> None:
+    """The options that name the settings of a run; ``config.load_config`` takes both."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path(default_config),
+        metavar="FILE",
+        help="settings in TOML (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one setting, e.g. --set train.zero_stage=2; may be repeated",
+    )
 
 
 def run_command(

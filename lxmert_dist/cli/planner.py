@@ -4,10 +4,9 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lxmert_dist.cli.command import frame, run_command
+from lxmert_dist.cli.command import add_settings, frame, run_command
 from lxmert_dist.cluster import hardware
 from lxmert_dist.cluster.hardware import GPUS, MFU, Cluster
 from lxmert_dist.config import PretrainConfig, load_config
@@ -40,20 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = frame(DESCRIPTION, EXAMPLES)
-    parser.add_argument(
-        "--config",
-        type=Path,
-        default=Path("configs/pretrain/lxmert.toml"),
-        metavar="FILE",
-        help="settings in TOML (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change one setting, e.g. --set train.zero_stage=2; may be repeated",
-    )
+    add_settings(parser, "configs/pretrain/lxmert.toml")
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help="ranks (default 1)")
     parser.add_argument("--gpu", choices=sorted(GPUS), default="h100", help="(default h100)")
     parser.add_argument("--gpus-per-node", type=int, default=8, metavar="N", help="(default 8)")

@@ -6,10 +6,9 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from lxmert_dist.cli.command import frame, run_command
+from lxmert_dist.cli.command import add_settings, frame, run_command
 from lxmert_dist.cluster.launcher import (
     LAUNCHERS,
     Launcher,
@@ -20,7 +19,6 @@ from lxmert_dist.cluster.launcher import (
 )
 from lxmert_dist.config import RunConfig, deepspeed_config, dump_toml, load_config
 from lxmert_dist.errors import LxmertError, StoreError
-from lxmert_dist.redact import redact
 
 if TYPE_CHECKING:
     from lxmert_dist.train.run import Outcome
@@ -31,20 +29,7 @@ Config = TypeVar("Config", bound=RunConfig)
 def training_parser(description: str, default_config: str, epilog: str) -> argparse.ArgumentParser:
     """The options of a command that trains."""
     parser = frame(description, epilog)
-    parser.add_argument(
-        "--config",
-        type=Path,
-        default=Path(default_config),
-        metavar="FILE",
-        help="settings in TOML (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change one setting, e.g. --set train.zero_stage=2; may be repeated",
-    )
+    add_settings(parser, default_config)
     parser.add_argument(
         "--launcher",
         choices=("auto", *LAUNCHERS),
@@ -88,7 +73,7 @@ def train_command(
 def print_config(config: RunConfig, how: str, launcher: Launcher) -> None:
     """Show what would be run."""
     if how == "toml":
-        print(redact(dump_toml(config)), end="")  # noqa: T201
+        print(dump_toml(config), end="")  # noqa: T201
         return
     ranks = config.cluster.most if launcher == "ray" else world(launcher, os.environ).size
     print(json.dumps(deepspeed_config(config, world_size=ranks), indent=2))  # noqa: T201
