@@ -51,6 +51,15 @@ class Peer:
         """What it was last known to do."""
         return f"while {self.doing}"
 
+    @property
+    def ended(self) -> str:
+        """What is said of it when its line was closed."""
+        return f"{self.name} is gone: its process ended {self.where}"
+
+    def silent(self, seconds: float) -> str:
+        """What is said of it when it says nothing for so long."""
+        return f"{self.name} has not answered for {seconds:g} s, {self.where}"
+
     def said(self, message: Mapping[str, Any], clock: float) -> None:
         """Take in what it told."""
         self.heard = clock
@@ -240,10 +249,9 @@ class Hub:
         if self._failure is not None:
             return self._failure
         here = [peer for peer in self.others.values() if not peer.left]
-        gone = [f"{p.name} is gone: its process ended {p.where}" for p in here if p.gone]
         silence = self.limits.silence
-        quiet = [p for p in here if not p.gone and now - p.heard > silence]
-        gone += [f"{p.name} has not answered for {silence:g} s, {p.where}" for p in quiet]
+        gone = [p.ended for p in here if p.gone]
+        gone += [p.silent(silence) for p in here if not p.gone and now - p.heard > silence]
         if gone:
             self._suspected = self._suspected or now
             settled = now - self._suspected >= SETTLE_SECONDS
@@ -322,8 +330,5 @@ class Line:
     def _judge(self, now: float, *, lost: bool) -> Verdict | None:
         silence = self.limits.silence
         if lost:
-            return Verdict(f"{self.hub.name} is gone: its process ended {self.hub.where}")
-        if now - self.hub.heard > silence:
-            text = f"has not answered for {silence:g} s, {self.hub.where}"
-            return Verdict(f"{self.hub.name} {text}")
-        return None
+            return Verdict(self.hub.ended)
+        return Verdict(self.hub.silent(silence)) if now - self.hub.heard > silence else None
