@@ -165,6 +165,7 @@ class MlflowTracker:
                 return
             client, run_id = opened
             self._until_done(partial(_send_missing, client, run_id, self._earlier, self._began))
+            self._earlier = ()  # nothing needs it any more, and it grows with the run
             while (item := self._next()) is not None:
                 if isinstance(item, _Metrics):
                     batch = [item, *self._more_metrics()]
