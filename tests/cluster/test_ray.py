@@ -1,17 +1,12 @@
 """The same pretraining as a job on a real Ray cluster."""
 
-import contextlib
-import os
-import shutil
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 
+from ray_heads import ray_head
 from runs import (
     NO_DROPOUT,
     ROOT,
@@ -24,75 +19,16 @@ from runs import (
 )
 
 BIN = Path(sys.executable).parent
-HOST = "127.0.0.2"  # 127.0.0.1 would be rewritten to the outer interface
-TRIES = 3
-"""Of Ray's head to start: it gives up after half a minute, which a busy machine may take."""
 pytestmark = [pytest.mark.ray, pytest.mark.distributed, pytest.mark.timeout(300)]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
 def ray_cluster(tmp_path_factory):
     """A head node with two CPUs; yields the address of its job server."""
     pytest.importorskip("ray")
-    port, dashboard = free_port(), free_port()
-    line = [
-        BIN / "ray",
-        "start",
-        "--head",
-        "--block",
-        f"--node-ip-address={HOST}",
-        f"--port={port}",
-        f"--dashboard-host={HOST}",
-        f"--dashboard-port={dashboard}",
-        f"--dashboard-agent-listen-port={free_port()}",  # its default is one a machine
-        "--num-cpus=2",
-        "--object-store-memory=300000000",
-        "--disable-usage-stats",
-        f"--temp-dir=/tmp/r{os.getpid()}",  # short: socket paths have a limit
-    ]
-    log = tmp_path_factory.mktemp("ray_head") / "log"
-    for _ in range(TRIES):
-        with log.open("w") as output:
-            env = environment({"PYTHONUNBUFFERED": "1"})
-            head = subprocess.Popen(line, env=env, stdout=output, stderr=output)
-        try:
-            if is_up(head, log):
-                yield f"http://{HOST}:{dashboard}"
-                return
-        finally:
-            end(head)
-    raise AssertionError(log.read_text())
-
-
-def is_up(head: subprocess.Popen, log: Path) -> bool:
-    """Wait until a head serves, or until it ended."""
-    deadline = time.monotonic() + 120
-    while "Ray runtime started" not in log.read_text():
-        if head.poll() is not None:
-            return False
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.5)
-    return True
-
-
-def end(head: subprocess.Popen) -> None:
-    """Kill the head and all that it started, by id."""
-    family = []
-    with contextlib.suppress(psutil.NoSuchProcess):
-        first = psutil.Process(head.pid)
-        family = [first, *first.children(recursive=True)]
-    for process in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    head.wait()
-    psutil.wait_procs(family, timeout=10)
-    shutil.rmtree(f"/tmp/r{os.getpid()}", ignore_errors=True)
+    folder = tmp_path_factory.mktemp("ray_head")
+    with ray_head(folder, environment(), cpus=2, dashboard=True) as head:
+        yield head.jobs
 
 
 def submit(address: str, settings: list[str]) -> subprocess.CompletedProcess:
