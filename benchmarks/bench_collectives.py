@@ -280,7 +280,11 @@ def timed(call: Callable[[], object], rounds: int) -> tuple[float, float]:
 
 
 def predict(record: dict) -> None:
-    """Beside each measured step of two ranks: what it should send, and how long it should take."""
+    """Beside each measured step of two ranks: what it should send, and how long it should take.
+
+    What gloo sends of a tensor, and at which rate, is what it did of the largest one: to reduce and
+    scatter it sends twice as much as a ring needs.
+    """
     for row in record["steps"]:
         plain_step = next(
             other["seconds"]
@@ -288,8 +292,13 @@ def predict(record: dict) -> None:
             if other["stage"] is None and other["precision"] == row["precision"]
         )
         sends = [] if row["stage"] is None else sends_of(row, record["params"])
-        row["predicted_bytes"] = sum(each.sent_bytes(2) for each in sends)
-        row["predicted_seconds"] = plain_step + sum(seconds_of(each, record) for each in sends)
+        rates = [(each.num_bytes, rate_of(each, record)) for each in sends]
+        row["predicted_bytes"] = sum(
+            size * rate["sent_bytes"] / 2 / rate["num_bytes"] for size, rate in rates
+        )
+        row["predicted_seconds"] = plain_step + sum(
+            size * rate["seconds"] / rate["num_bytes"] for size, rate in rates
+        )
 
 
 def sends_of(row: dict, params: int) -> list[Collective]:
@@ -304,11 +313,10 @@ def sends_of(row: dict, params: int) -> list[Collective]:
     return collectives(train, params, 2, micro_batches=1)
 
 
-def seconds_of(send: Collective, record: dict) -> float:
-    """At the rate of the largest tensor that was measured."""
+def rate_of(send: Collective, record: dict) -> dict:
+    """What was measured of the largest tensor."""
     of_kind = [rate for rate in record["rates"] if rate["kind"] == send.kind]
-    largest = max(of_kind, key=lambda rate: rate["num_bytes"])
-    return send.num_bytes * largest["seconds"] / largest["num_bytes"]
+    return max(of_kind, key=lambda rate: rate["num_bytes"])
 
 
 def figures(record: dict) -> dict[str, float]:

@@ -154,21 +154,25 @@ def evidence(measured: dict | None) -> Iterator[str]:
         return
     yield "Command: `uv run benchmarks/bench_collectives.py`. Two gloo ranks of one core each, a"
     yield f"model of {measured['params'] / 1e6:.0f} M parameters, {measured['settings']['pairs']}"
-    yield "pairs a rank. Predicted seconds are those of a plain loop in both processes at once,"
-    yield "which sends nothing, and what the stage sends at the rate measured for it. Bytes are"
-    yield "what crosses the wire, headers included."
+    yield "pairs a rank. Predicted are the collectives that the planner counts for the stage, each"
+    yield "with the bytes and the seconds that gloo was measured to take for it, and for the seconds"
+    yield "a plain loop in both processes at once, which sends nothing. Bytes are what crosses the"
+    yield "wire, headers included. *Alone* is one rank under DeepSpeed, which sends nothing either;"
+    yield "in fp32 it has no stage. Predicted seconds leave out what DeepSpeed copies (alone, in"
+    yield "bf16) and that gloo's sums and copies take the cores that compute: the two cores of this"
+    yield "machine do both, as no GPU does."
     yield ""
     yield heading(measured)
     yield ""
-    yield "| precision | ZeRO | s a step | predicted | ratio | MB sent by a rank | predicted |"
+    yield "| precision | ZeRO | MB sent by a rank | predicted | s a step | predicted | alone |"
     yield "|---|---|---|---|---|---|---|"
-    for row in measured["steps"]:
+    for row, alone in zip(measured["steps"], measured["alone"], strict=True):
         if row["stage"] is not None:
             yield (
-                f"| {row['precision']} | {row['stage']} | {row['seconds']:.3f} "
-                f"| {row['predicted_seconds']:.3f} "
-                f"| {row['predicted_seconds'] / row['seconds']:.2f} "
-                f"| {row['sent_bytes'] / 1e6:.1f} | {row['predicted_bytes'] / 1e6:.1f} |"
+                f"| {row['precision']} | {row['stage']} "
+                f"| {row['sent_bytes'] / 1e6:.1f} | {row['predicted_bytes'] / 1e6:.1f} "
+                f"| {row['seconds']:.3f} | {row['predicted_seconds']:.3f} "
+                f"| {alone['seconds']:.3f} |"
             )
     yield ""
     yield "| collective | MiB | MB/s | of the tensor, sent by a rank |"

@@ -45,6 +45,14 @@ class Ranks:
             assert process.exitcode is not None, f"a rank hangs:\n{self.output}"
         return [process.exitcode for process in self.processes]
 
+    def wait_for(self, ready: Callable[[], bool], timeout: float = 120) -> None:
+        """Wait until something holds that the ranks, all still running, bring about."""
+        deadline = time.monotonic() + timeout
+        while not ready():
+            assert all(process.is_alive() for process in self.processes), self.output
+            assert time.monotonic() < deadline, f"not within {timeout:g} s:\n{self.output}"
+            time.sleep(0.005)
+
     @property
     def output(self) -> str:
         """What all of them said."""

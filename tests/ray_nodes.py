@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hosts import Network, Started, network
-from runs import ROOT, ledger
+from runs import ROOT
 
 RAY = str(Path(sys.executable).parent / "ray")
 HEAD = "10.77.0.1:6400"
@@ -89,16 +89,16 @@ class RayNodes:
             assert time.monotonic() < deadline, f"Ray goes on on {name} without its raylet"
             time.sleep(0.2)
 
-    def submit(self, settings: Sequence[str], *, log: str, **env: str) -> Started:
-        """``ray job submit`` of a pretraining, from the switch, as a user does."""
+    def submit(self, script: Sequence[str], *, log: str, **env: str) -> Started:
+        """``ray job submit`` of a launch script, from the switch, as a user does."""
         line = [RAY, "job", "submit", "--address", JOBS, "--working-dir", "."]
         line += ["--runtime-env-json", json.dumps({"env_vars": {**ranks_env(), **env}})]
-        line += ["--submission-id", log, "--", "python", *script(settings)]
+        line += ["--submission-id", log, "--", "python", *script]
         return self.net.switch.start(line, log=log)
 
-    def drive(self, settings: Sequence[str], *, log: str) -> Started:
+    def drive(self, script: Sequence[str], *, log: str) -> Started:
         """The same as a command on h1: it ends with the driver's exit code."""
-        line = [sys.executable, *script(settings), "--launcher", "ray"]
+        line = [sys.executable, *script, "--launcher", "ray"]
         env = {**ranks_env(), "RAY_ADDRESS": HEAD, "PYTHONPATH": str(ROOT)}
         return self.net["h1"].start(line, log=log, env=env)
 
@@ -112,14 +112,9 @@ def ranks_env() -> dict[str, str]:
     return {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
 
 
-def script(settings: Sequence[str]) -> list[str]:
-    """The launch script and its settings."""
+def pretraining(settings: Sequence[str]) -> list[str]:
+    """The launch script of pretraining, and its settings."""
     return ["launch/pretrain.py", *(word for s in settings for word in ("--set", s))]
-
-
-def at_step(run: Started, directory: Path, step: int, timeout: float = 300) -> None:
-    """Wait until a run that goes on has done so many steps."""
-    run.wait_for(lambda: len(ledger(directory)) >= step, timeout)
 
 
 def send(run: Started, number: signal.Signals) -> None:

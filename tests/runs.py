@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -168,14 +169,15 @@ def pretrain_and_signal(
         The ranks' exit codes, and what they said.
     """
     with started(settings, ranks) as running:
-        deadline = time.monotonic() + 120
-        while len(ledger(directory)) < step:
-            assert all(p.is_alive() for p in running.processes), running.output
-            assert time.monotonic() < deadline, "the run did not get there"
-            time.sleep(0.005)
+        at_step(running, directory, step)
         for process in running.processes if rank is None else [running.processes[rank]]:
             os.kill(process.pid, number)
         return running.wait(), running.output
+
+
+def at_step(run: Any, directory: Path, step: int, timeout: float = 300) -> None:
+    """Wait until a run that goes on (``Ranks`` or ``hosts.Started``) has done so many steps."""
+    run.wait_for(lambda: len(ledger(directory)) >= step, timeout)
 
 
 def identities(entries: Sequence[Mapping]) -> list[str]:

@@ -24,7 +24,7 @@ class ServerUnavailableError(Exception):
     """The server's binary is absent or does not run on this platform."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class S3Server:
     """Where the server is, and who may use it."""
 
@@ -32,6 +32,26 @@ class S3Server:
     bucket: str
     access_key: str
     secret_key: str
+    _command: list[str]
+    _log: Path
+    _process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, with what it kept; returns when it serves."""
+        with self._log.open("wb") as output:
+            self._process = subprocess.Popen(
+                self._command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "GOMEMLIMIT": "400MiB"},
+            )
+        _wait(self._process, self, self._log)
+
+    def kill(self) -> None:
+        """End it at once: asked politely, it waits for idle connections."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
 
     def uri(self, prefix: str) -> str:
         """``s3://bucket/prefix``."""
@@ -74,13 +94,8 @@ def serve_s3(directory: Path) -> Iterator[S3Server]:
     """
     binary = _binary()
     ports = dict(zip(("s3", "master", "volume", "filer"), _free_ports(4), strict=True))
-    server = S3Server(
-        endpoint=f"http://127.0.0.1:{ports['s3']}",
-        bucket="lxmert-tests",
-        access_key=secrets.token_hex(8),
-        secret_key=secrets.token_hex(16),
-    )
-    credentials = {"accessKey": server.access_key, "secretKey": server.secret_key}
+    access_key, secret_key = secrets.token_hex(8), secrets.token_hex(16)
+    credentials = {"accessKey": access_key, "secretKey": secret_key}
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     identity = {"name": "tests", "credentials": [credentials], "actions": actions}
     config = directory / "s3.json"
@@ -99,20 +114,19 @@ def serve_s3(directory: Path) -> Iterator[S3Server]:
         "-master.telemetry=false",
         *(f"-{name}.port={port}" for name, port in ports.items()),
     ]
-    log = directory / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "GOMEMLIMIT": "400MiB"},
-        )
+    server = S3Server(
+        endpoint=f"http://127.0.0.1:{ports['s3']}",
+        bucket="lxmert-tests",
+        access_key=access_key,
+        secret_key=secret_key,
+        _command=command,
+        _log=directory / "server.log",
+    )
     try:
-        _wait(process, server, log)
+        server.start()
         yield server
     finally:
-        process.kill()  # asked politely, it waits for idle connections
-        process.wait()
+        server.kill()
 
 
 def _binary() -> str:

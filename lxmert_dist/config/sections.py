@@ -63,7 +63,8 @@ class DataConfig(Section):
     """What reads features from S3: obstore (``pip install 'lxmert_dist[obstore]'``) takes less CPU
     time; whatever is not on S3 is read by fsspec."""
     patience_s: Positive = 60.0
-    """Seconds for which an object that cannot be read is asked for again, before the run stops."""
+    """Seconds for which an object that cannot be read, or a checkpoint that cannot be written, is
+    tried again, before the run stops."""
     memory_gib: NonNegative = 0.0
     """Bound, per rank, of the features that training holds in memory; 0 is as much as the plan
     needs. With a bound, less is read ahead; one that is too small is refused at the start."""

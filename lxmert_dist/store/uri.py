@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +42,7 @@ __all__ = [
     "list_dir",
     "list_tree",
     "local_path",
+    "patience",
     "read_bytes",
     "read_once",
     "resolve",
@@ -55,7 +57,9 @@ __all__ = [
 T = TypeVar("T")
 
 PATIENCE_S = 10.0
-"""How long an operation is repeated before its error is reported."""
+"""How long an operation is repeated before its error is reported, outside of :func:`patience`."""
+
+_patience_s: ContextVar[float] = ContextVar("patience_s", default=PATIENCE_S)
 
 CORRUPT_ATTEMPTS = 4
 """How often an object that fails its checksum is read anew: more says nothing new."""
@@ -90,7 +94,7 @@ def read_bytes(uri: str, *, patience_s: float | None = None) -> bytes:
     Raises:
         MissingError: there is none.
         DeniedError: the credentials do not open it.
-        UnreachableError: nothing came within ``patience_s`` (default :data:`PATIENCE_S`).
+        UnreachableError: nothing came within ``patience_s`` (default: as :func:`patience` says).
         StoreError: anything else, e.g. a bucket that does not exist.
     """
     return retry(lambda: read_once(uri), patience_s)
@@ -258,6 +262,16 @@ def delete_tree(uri: str) -> None:
     retry(delete)
 
 
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Repeat the operations of this thread for so long, rather than :data:`PATIENCE_S`."""
+    token = _patience_s.set(seconds)
+    try:
+        yield
+    finally:
+        _patience_s.reset(token)
+
+
 def retry(
     operation: Callable[[], T],
     patience_s: float | None = None,
@@ -268,13 +282,13 @@ def retry(
     Args:
         operation: idempotent; raises :class:`UnreachableError` or
             :class:`CorruptObjectError` where another attempt may help.
-        patience_s: no attempt starts later than this; default :data:`PATIENCE_S`.
+        patience_s: no attempt starts later than this; default as :func:`patience` says.
         failed: told of the error of every attempt that may be repeated.
 
     Raises:
         StoreError: the last attempt's.
     """
-    deadline = time.monotonic() + (PATIENCE_S if patience_s is None else patience_s)
+    deadline = time.monotonic() + (_patience_s.get() if patience_s is None else patience_s)
     attempt = damaged = 0
     while True:
         attempt += 1

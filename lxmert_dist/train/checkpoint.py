@@ -150,7 +150,7 @@ class Checkpoints:
         try:
             self._write(target, state, parts)
         except BaseException:
-            with suppress(StoreError, OSError):
+            with suppress(StoreError, OSError), uris.patience(0.0):
                 uris.delete_tree(target)  # a full disk has better uses
             raise
         self._metrics[state.step] = state.metrics

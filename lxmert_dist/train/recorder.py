@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
+from torch import Tensor
+
 from lxmert_dist.errors import ConfigError, StoppedError
 from lxmert_dist.redact import redact_tree
 from lxmert_dist.store import uri as uris
@@ -113,7 +115,7 @@ class Recorder:
         self._writer.start(
             self._checkpoints.place(step),
             {part: list(self._engine.fragments(part)) for part in PARTS},
-            lambda parts: self._checkpoints.save(state, parts),
+            lambda parts: self._save(state, parts),
         )
         self._saved_step = step
 
@@ -139,6 +141,11 @@ class Recorder:
             f"{error} after step {step}; {rest or 'nothing was trained yet'}; the same command "
             "goes on from there"
         )
+
+    def _save(self, state: TrainState, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """A store that is away for a while ends a run no sooner than where it reads its data."""
+        with uris.patience(self._job.config.data.patience_s):
+            self._checkpoints.save(state, parts)
 
     def _state(self, step: int) -> TrainState:
         job = self._job

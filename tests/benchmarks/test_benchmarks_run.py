@@ -77,3 +77,11 @@ def test_loop() -> None:
     )
     assert "the bare loop's" in output
     assert "as long as torch.save" in output
+
+
+@pytest.mark.distributed
+def test_collectives() -> None:
+    lines = bench("bench_collectives.py", batch=False).splitlines()
+    assert sum("MiB" in line for line in lines) == 3 * 2
+    assert sum("predicted" in line for line in lines) == 2 * 5
+    assert sum(line.startswith("one rank") for line in lines) == 2 * 5

@@ -6,14 +6,16 @@ where the number of ranks stays.
 
 import re
 import signal
+import sys
 
 import pytest
 
 from hosts import why_not
-from ray_nodes import JOBS, RAY, at_step, ray_nodes, send
+from ray_nodes import JOBS, RAY, pretraining, ray_nodes, send
 from runs import (
     NO_DROPOUT,
     SMALL,
+    at_step,
     identities,
     ledger,
     pretrain,
@@ -70,13 +72,18 @@ def settings(store, directory, *more):
     return [*SMALL, *STEPS, f"directory={directory}", f"data.store={store}", *more]
 
 
+def script(*chosen):
+    """Of a pretraining with the :func:`settings` chosen."""
+    return pretraining(settings(*chosen))
+
+
 def ranks_seen(output):
     """The rank, size and node of each line that tells them."""
     return re.findall(r"rank (\d) of (\d) on (10\.77\.0\.\d)", output)
 
 
 def test_the_group_of_a_killed_worker_starts_again(nodes, undisturbed, tiny_store, tmp_path):
-    run = nodes.submit(settings(tiny_store, tmp_path, *DROPOUT), log="worker")
+    run = nodes.submit(script(tiny_store, tmp_path, *DROPOUT), log="worker")
     at_step(run, tmp_path, 15)
     nodes.net["h2"].kill("ray::RayTrainWorker")
     done = run.wait(400)
@@ -95,7 +102,7 @@ def test_the_group_of_a_killed_worker_starts_again(nodes, undisturbed, tiny_stor
 def test_a_signal_to_the_driver_leaves_a_checkpoint(
     nodes, undisturbed, tiny_store, tmp_path, number, code
 ):
-    chosen = settings(tiny_store, tmp_path, *DROPOUT, "checkpoint.every=1000")
+    chosen = script(tiny_store, tmp_path, *DROPOUT, "checkpoint.every=1000")
     run = nodes.drive(chosen, log=number.name)
     at_step(run, tmp_path, 15)
     send(run, number)
@@ -111,7 +118,7 @@ def test_a_signal_to_the_driver_leaves_a_checkpoint(
 
 
 def test_ray_job_stop_leaves_a_checkpoint(nodes, undisturbed, tiny_store, tmp_path):
-    chosen = settings(tiny_store, tmp_path, *DROPOUT, "checkpoint.every=1000")
+    chosen = script(tiny_store, tmp_path, *DROPOUT, "checkpoint.every=1000")
     run = nodes.submit(chosen, log="stopped", RAY_JOB_STOP_WAIT_TIME_S="30")
     at_step(run, tmp_path, 15)
     stop = [RAY, "job", "stop", "--address", JOBS, "stopped"]
@@ -124,7 +131,7 @@ def test_ray_job_stop_leaves_a_checkpoint(nodes, undisturbed, tiny_store, tmp_pa
 
 
 def test_a_lost_node_that_comes_back_is_waited_for(nodes, undisturbed, tiny_store, tmp_path):
-    run = nodes.submit(settings(tiny_store, tmp_path, *DROPOUT), log="lost")
+    run = nodes.submit(script(tiny_store, tmp_path, *DROPOUT), log="lost")
     at_step(run, tmp_path, 15)
     nodes.lose("h2")
     nodes.await_loss("h2")
@@ -138,7 +145,7 @@ def test_a_lost_node_that_comes_back_is_waited_for(nodes, undisturbed, tiny_stor
 
 
 def test_a_node_lost_for_good_ends_a_run_of_fixed_size(nodes, tiny_store, tmp_path):
-    chosen = settings(tiny_store, tmp_path, "cluster.wait_seconds=20")
+    chosen = script(tiny_store, tmp_path, "cluster.wait_seconds=20")
     run = nodes.drive(chosen, log="gone")
     at_step(run, tmp_path, 15)
     nodes.net["h2"].end()
@@ -156,7 +163,7 @@ def test_an_elastic_run_goes_on_without_a_node_and_grows_when_it_comes_back(
     elastic = ("cluster.min_workers=1", "cluster.max_workers=2", "cluster.resize_interval_s=5")
     longer = ("train.epochs=200", "train.max_steps=4000", "checkpoint.every=50")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    run = nodes.drive(settings(tiny_store, cut, *NO_DROPOUT, *longer, *elastic), log="elastic")
+    run = nodes.drive(script(tiny_store, cut, *NO_DROPOUT, *longer, *elastic), log="elastic")
     at_step(run, cut, 60)
     nodes.lose("h2")
     run.wait_for(lambda: ("0", "1", "10.77.0.1") in ranks_seen(run.output), 300)
@@ -174,7 +181,7 @@ def test_an_elastic_run_goes_on_without_a_node_and_grows_when_it_comes_back(
 
 
 def test_a_cut_of_twenty_seconds_is_survived(nodes, undisturbed, tiny_store, tmp_path):
-    run = nodes.submit(settings(tiny_store, tmp_path, *DROPOUT), log="cut")
+    run = nodes.submit(script(tiny_store, tmp_path, *DROPOUT), log="cut")
     at_step(run, tmp_path, 15)
     nodes.net.cut("h2")
     with pytest.raises(AssertionError, match="not within 20 s"):
@@ -189,7 +196,7 @@ def test_a_node_cut_off_for_good_is_done_without(
     nodes, undisturbed_without_dropout, tiny_store, tmp_path
 ):
     elastic = ("cluster.min_workers=1", "cluster.max_workers=2")
-    run = nodes.drive(settings(tiny_store, tmp_path, *NO_DROPOUT, *elastic), log="severed")
+    run = nodes.drive(script(tiny_store, tmp_path, *NO_DROPOUT, *elastic), log="severed")
     at_step(run, tmp_path, 15)
     nodes.net.cut("h2")
     done = run.wait(400)
@@ -197,6 +204,19 @@ def test_a_node_cut_off_for_good_is_done_without(
     assert ranks_seen(done.output)[-1] == ("0", "1", "10.77.0.1")
     assert identities(ledger(tmp_path)) == identities(undisturbed_without_dropout)
     assert worst_difference(ledger(tmp_path), undisturbed_without_dropout) < 1e-5
+
+
+def test_an_ingest_uses_both_nodes(nodes, tmp_path):
+    one, other = tmp_path / "cluster", tmp_path / "here"
+    line = ["launch/prepare.py", "synthetic", "--images", "1200", "--boxes", "2"]
+    line += ["--feature-dim", "8", "--processes", "1", "--out"]
+    run = nodes.submit([*line, str(one), "--ray", "--allow-open"], log="ingest")
+    run.wait_for(lambda: all(nodes.net[n].processes("ray::Map") for n in ("h1", "h2")), 200)
+    done = run.wait(200)
+    assert done.code == 0, done.output
+    here = nodes.net.switch.run([sys.executable, *line, str(other)], timeout=200)
+    assert here.code == 0, here.output
+    assert (one / "manifest.json").read_text() == (other / "manifest.json").read_text()
 
 
 def first_steps(store, directory, steps, *more):

@@ -74,9 +74,11 @@ def test_a_killed_process_is_an_error_that_says_what_to_do():
 
 
 PARENT = """
-import sys, time
+import signal, sys, time
 from lxmert_dist.ingest.pool import Pool
 if __name__ == "__main__":
+    # Where the tests run in a shell's background, it is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with Pool(2) as pool:
         for _ in pool.map(time.sleep, [0.01] * 4 + [1] * 1000):
             print("working", flush=True)

@@ -87,9 +87,9 @@ def test_wrong_credentials_buckets_and_endpoints_are_told_apart(s3, monkeypatch)
 @pytest.mark.s3
 def test_an_endpoint_that_is_down_is_reported(s3, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(uris, "PATIENCE_S", 1.0)
     S3FileSystem.clear_instance_cache()
-    with pytest.raises(uris.UnreachableError, match=r"cannot reach .*AWS_ENDPOINT_URL"):
+    unreachable = pytest.raises(uris.UnreachableError, match=r"cannot reach .*AWS_ENDPOINT_URL")
+    with unreachable, uris.patience(1.0):
         uris.read_bytes(s3.uri("x"))
 
 
@@ -214,8 +214,7 @@ def test_no_message_about_a_store_shows_a_secret(uri, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     S3FileSystem.clear_instance_cache()
-    monkeypatch.setattr(uris, "PATIENCE_S", 0.0)
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError) as caught, uris.patience(0.0):
         open_store(uri)
     assert "ter2" not in str(caught.value)
     S3FileSystem.clear_instance_cache()

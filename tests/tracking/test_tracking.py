@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import socket
-import subprocess
 import sys
 import threading
 import time
@@ -22,7 +19,6 @@ from lxmert_dist.tracking import (
     ui_command,
 )
 from lxmert_dist.tracking.jsonl import JsonlTracker
-from runs import environment
 
 
 @pytest.fixture
@@ -147,45 +143,6 @@ def test_mlflow_that_cannot_be_imported_is_a_warning(tmp_path, monkeypatch, capl
     tracker.close("FINISHED")
     assert "MLflow cannot be imported" in caplog.text
     assert read_metrics(tmp_path / "run" / "metrics.jsonl") == [(1, {"train/loss": 1.0})]
-
-
-def test_metrics_reach_a_server_that_comes_up_late(tmp_path, monkeypatch, caplog):
-    mlflow = pytest.importorskip("mlflow")
-    monkeypatch.setattr(mlflow_tracker, "_RETRY_SECONDS", 0.5)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    uri = f"http://127.0.0.1:{port}"
-    tracker = track(tmp_path, uri=uri)
-    tracker.log_metrics({"train/loss": 2.0}, 7)
-    tracker.log_text("a = 1", "config.toml")
-    time.sleep(1)
-    line = [str(Path(sys.executable).parent / "mlflow"), "server", "--workers", "1"]
-    line += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
-    line += ["--artifacts-destination", str(tmp_path / "art")]
-    line += ["--host", "127.0.0.1", "--port", str(port)]
-    server = subprocess.Popen(
-        line,
-        env=environment({"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        deadline = time.monotonic() + 90
-        while tracker.run_id is None and time.monotonic() < deadline:
-            time.sleep(0.2)
-        tracker.close("FINISHED")
-        there = mlflow.MlflowClient(uri)
-        found = there.get_run(tracker.run_id)
-        artifacts = [a.path for a in there.list_artifacts(tracker.run_id)]
-    finally:
-        os.killpg(server.pid, 9)
-        server.wait()
-    assert caplog.text.count("Training goes on") == 1
-    assert artifacts == ["config.toml"]
-    assert found.data.metrics == {"train/loss": 2.0}
-    assert found.info.status == "FINISHED"
 
 
 def test_what_the_server_missed_is_sent_by_the_next_start_and_once(client, tmp_path):

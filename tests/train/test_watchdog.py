@@ -12,8 +12,8 @@ import pytest
 from lxmert_dist.cli import pretrain
 from lxmert_dist.schema import StepBatch
 from lxmert_dist.train import loop, watchdog
-from ranks import Ranks, started
-from runs import SMALL, ledger
+from ranks import started
+from runs import SMALL, at_step, ledger
 
 pytestmark = pytest.mark.distributed
 
@@ -28,18 +28,10 @@ def settings(store: str, directory: Path) -> list[str]:
     return [*SMALL, *LIMITS, *places, *ENDLESS]
 
 
-def wait_for_step(running: Ranks, directory: Path, step: int) -> None:
-    deadline = time.monotonic() + 120
-    while len(ledger(directory)) < step:
-        assert all(p.is_alive() for p in running.processes), running.output
-        assert time.monotonic() < deadline, f"the run did not get there:\n{running.output}"
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_killed_rank_is_named_by_the_other(tiny_store, tmp_path, lost):
     with started(settings(tiny_store, tmp_path), 2) as running:
-        wait_for_step(running, tmp_path, 3)
+        at_step(running, tmp_path, 3)
         running.processes[lost].kill()
         codes = running.wait(60)
         output = running.output
@@ -58,7 +50,7 @@ def with_less_patience_for_silence(argv: list[str]) -> int:
 def test_a_stopped_rank_is_named_by_the_other(tiny_store, tmp_path):
     chosen = settings(tiny_store, tmp_path)
     with started(chosen, 2, with_less_patience_for_silence) as running:
-        wait_for_step(running, tmp_path, 3)
+        at_step(running, tmp_path, 3)
         os.kill(running.processes[1].pid, signal.SIGSTOP)
         running.processes[0].join(60)
         assert running.processes[0].exitcode == 1, running.output
