@@ -19,7 +19,6 @@ WITHOUT_SSH = f"no {', '.join(ABSENT)} (Debian: openssh-server, openssh-client, 
 
 pytestmark = [
     pytest.mark.distributed,
-    pytest.mark.slow,
     pytest.mark.skipif(bool(why_not()), reason=why_not() or "hosts can be made"),
     pytest.mark.timeout(1800),
 ]
@@ -160,6 +159,7 @@ def test_slurm_over_two_hosts_trains_the_same_pairs(net, alone, tiny_store, tmp_
     assert is_the_same(ledger(tmp_path), alone)
 
 
+@pytest.mark.slow
 @needs_ssh
 @pytest.mark.parametrize("fault", ["cut", "kill"])
 def test_a_lost_host_is_named_and_the_same_command_goes_on(net, ssh, tiny_store, tmp_path, fault):
