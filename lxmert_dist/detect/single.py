@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from lxmert_dist.detect.opening import open_image
+from lxmert_dist.opening import open_image
 from lxmert_dist.schema import Detector, RoiRecord
 
 

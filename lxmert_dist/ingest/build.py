@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from lxmert_dist import keyed
 from lxmert_dist.errors import DataError
-from lxmert_dist.ingest.images import read_image
 from lxmert_dist.ingest.pool import Mapper
 from lxmert_dist.ingest.source import RawSentence, RawSplit
 from lxmert_dist.ingest.tokenizer import load_tokenizer
+from lxmert_dist.opening import open_image
 from lxmert_dist.schema import Detector, Sentence
 from lxmert_dist.store import StoreWriter
 
@@ -83,7 +83,7 @@ def build_store(
         ) as bar:
             for start in range(0, len(ids), batch_size):
                 batch = [ids[i] for i in order[start : start + batch_size]]
-                pixels = [read_image(split.images[image_id]) for image_id in batch]
+                pixels = [open_image(split.images[image_id]) for image_id in batch]
                 for record in detector.detect(batch, pixels):
                     split_writer.append(record)
                 bar.update(len(batch))

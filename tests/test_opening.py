@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lxmert_dist.detect.opening import open_image
 from lxmert_dist.errors import DataError
+from lxmert_dist.opening import open_image
 
 RED, BLUE = (204, 51, 51), (51, 51, 204)  # of the web palette
 
