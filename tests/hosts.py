@@ -197,6 +197,8 @@ class Network:
         number = host.address.rpartition(".")[2]
         hardware = ["address", f"02:00:00:00:00:{int(number):02x}"]
         peer = ["peer", "name", "eth0", *hardware, "netns", str(host.pid)]
+        # The link of its former life may take the kernel a while to clear away.
+        _ip(self.switch.pid, "link", "del", port, check=False)
         self._on_switch("link", "add", port, "type", "veth", *peer)
         self._on_switch("link", "set", port, "master", "br0", "up")
         _ip(host.pid, "addr", "add", f"{host.address}/24", "dev", "eth0")
@@ -249,5 +251,6 @@ def network(folder: Path, names: Sequence[str] = ("h1", "h2")) -> Iterator[Netwo
         made.close()
 
 
-def _ip(pid: int, *arguments: str) -> None:
-    subprocess.run(["nsenter", f"--target={pid}", "--net", "ip", *arguments], check=True)
+def _ip(pid: int, *arguments: str, check: bool = True) -> None:
+    command = ["nsenter", f"--target={pid}", "--net", "ip", *arguments]
+    subprocess.run(command, check=check, stderr=None if check else subprocess.DEVNULL)

@@ -26,7 +26,6 @@ from runs import (
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.distributed,
-    pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.skipif(bool(why_not()), reason=why_not() or "hosts can be made"),
 ]
@@ -95,6 +94,7 @@ def test_the_group_of_a_killed_worker_starts_again(nodes, undisturbed, tiny_stor
     assert len(ranks_seen(done.output)) == 4  # once a start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGTERM, 75), (signal.SIGINT, 130)],
@@ -117,6 +117,7 @@ def test_a_signal_to_the_driver_leaves_a_checkpoint(
     assert pretrain(tmp_path, tiny_store, *STEPS, *DROPOUT, ranks=2) == undisturbed
 
 
+@pytest.mark.slow
 def test_ray_job_stop_leaves_a_checkpoint(nodes, undisturbed, tiny_store, tmp_path):
     chosen = script(tiny_store, tmp_path, *DROPOUT, "checkpoint.every=1000")
     run = nodes.submit(chosen, log="stopped", RAY_JOB_STOP_WAIT_TIME_S="30")
@@ -130,6 +131,7 @@ def test_ray_job_stop_leaves_a_checkpoint(nodes, undisturbed, tiny_store, tmp_pa
     assert pretrain(tmp_path, tiny_store, *STEPS, *DROPOUT, ranks=2) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_lost_node_that_comes_back_is_waited_for(nodes, undisturbed, tiny_store, tmp_path):
     run = nodes.submit(script(tiny_store, tmp_path, *DROPOUT), log="lost")
     at_step(run, tmp_path, 15)
@@ -144,6 +146,7 @@ def test_a_lost_node_that_comes_back_is_waited_for(nodes, undisturbed, tiny_stor
     assert ledger(tmp_path) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_node_lost_for_good_ends_a_run_of_fixed_size(nodes, tiny_store, tmp_path):
     chosen = script(tiny_store, tmp_path, "cluster.wait_seconds=20")
     run = nodes.drive(chosen, log="gone")
@@ -157,6 +160,7 @@ def test_a_node_lost_for_good_ends_a_run_of_fixed_size(nodes, tiny_store, tmp_pa
     ) in done.output
 
 
+@pytest.mark.slow
 def test_an_elastic_run_goes_on_without_a_node_and_grows_when_it_comes_back(
     nodes, tiny_store, tmp_path
 ):
@@ -180,6 +184,7 @@ def test_an_elastic_run_goes_on_without_a_node_and_grows_when_it_comes_back(
     assert worst_difference(done, alone) < 1e-5  # measured 2.3e-7 over 129 steps
 
 
+@pytest.mark.slow
 def test_a_cut_of_twenty_seconds_is_survived(nodes, undisturbed, tiny_store, tmp_path):
     run = nodes.submit(script(tiny_store, tmp_path, *DROPOUT), log="cut")
     at_step(run, tmp_path, 15)
@@ -192,6 +197,7 @@ def test_a_cut_of_twenty_seconds_is_survived(nodes, undisturbed, tiny_store, tmp
     assert ledger(tmp_path) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_node_cut_off_for_good_is_done_without(
     nodes, undisturbed_without_dropout, tiny_store, tmp_path
 ):
@@ -206,6 +212,7 @@ def test_a_node_cut_off_for_good_is_done_without(
     assert worst_difference(ledger(tmp_path), undisturbed_without_dropout) < 1e-5
 
 
+@pytest.mark.slow
 def test_an_ingest_uses_both_nodes(nodes, tmp_path):
     one, other = tmp_path / "cluster", tmp_path / "here"
     line = ["launch/prepare.py", "synthetic", "--images", "1200", "--boxes", "2"]
