@@ -11,11 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hosts import Network, Started, network
-from runs import ROOT
+from runs import ROOT, SMALL
 
 RAY = str(Path(sys.executable).parent / "ray")
 HEAD = "10.77.0.1:6400"
 JOBS = "http://10.77.0.1:8265"
+STEPS = (
+    "train.epochs=4",
+    "train.max_steps=80",
+    "checkpoint.every=10",
+    "cluster.timeout_seconds=120",
+    "cluster.wait_seconds=180",
+    "cluster.allow_open=true",  # nobody else is on this network
+)
+DROPOUT = ("model.hidden_dropout=0.1", "model.attention_dropout=0.1")
 QUICK = {
     # A node that says nothing is lost after 5 x 6 s; a cut of 20 s is none.
     "RAY_health_check_initial_delay_ms": "1000",
@@ -112,9 +121,15 @@ def ranks_env() -> dict[str, str]:
     return {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
 
 
-def pretraining(settings: Sequence[str]) -> list[str]:
-    """The launch script of pretraining, and its settings."""
-    return ["launch/pretrain.py", *(word for s in settings for word in ("--set", s))]
+def settings(store: str, directory: Path, *more: str) -> list[str]:
+    """Of a run of 80 steps."""
+    return [*SMALL, *STEPS, f"directory={directory}", f"data.store={store}", *more]
+
+
+def pretraining(store: str, directory: Path, *more: str) -> list[str]:
+    """The launch script of pretraining with these :func:`settings`."""
+    chosen = settings(store, directory, *more)
+    return ["launch/pretrain.py", *(word for setting in chosen for word in ("--set", setting))]
 
 
 def send(run: Started, number: signal.Signals) -> None:

@@ -36,6 +36,11 @@ class S3Server:
     _log: Path
     _process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def port(self) -> int:
+        """Of 127.0.0.1."""
+        return int(self.endpoint.rpartition(":")[2])
+
     def start(self) -> None:
         """Start it, with what it kept; returns when it serves."""
         with self._log.open("wb") as output:

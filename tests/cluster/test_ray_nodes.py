@@ -11,10 +11,9 @@ import sys
 import pytest
 
 from hosts import why_not
-from ray_nodes import JOBS, RAY, pretraining, ray_nodes, send
+from ray_nodes import DROPOUT, JOBS, RAY, STEPS, pretraining, ray_nodes, send, settings
 from runs import (
     NO_DROPOUT,
-    SMALL,
     at_step,
     identities,
     ledger,
@@ -29,16 +28,6 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(bool(why_not()), reason=why_not() or "hosts can be made"),
 ]
-
-STEPS = (
-    "train.epochs=4",
-    "train.max_steps=80",
-    "checkpoint.every=10",
-    "cluster.timeout_seconds=120",
-    "cluster.wait_seconds=180",
-    "cluster.allow_open=true",  # nobody else is on this network
-)
-DROPOUT = ("model.hidden_dropout=0.1", "model.attention_dropout=0.1")
 
 
 @pytest.fixture(scope="module")
@@ -67,22 +56,13 @@ def undisturbed_without_dropout(tiny_store, tmp_path_factory):
     return pretrain(folder, tiny_store, *STEPS, *NO_DROPOUT)
 
 
-def settings(store, directory, *more):
-    return [*SMALL, *STEPS, f"directory={directory}", f"data.store={store}", *more]
-
-
-def script(*chosen):
-    """Of a pretraining with the :func:`settings` chosen."""
-    return pretraining(settings(*chosen))
-
-
 def ranks_seen(output):
     """The rank, size and node of each line that tells them."""
     return re.findall(r"rank (\d) of (\d) on (10\.77\.0\.\d)", output)
 
 
 def test_the_group_of_a_killed_worker_starts_again(nodes, undisturbed, tiny_store, tmp_path):
-    run = nodes.submit(script(tiny_store, tmp_path, *DROPOUT), log="worker")
+    run = nodes.submit(pretraining(tiny_store, tmp_path, *DROPOUT), log="worker")
     at_step(run, tmp_path, 15)
     nodes.net["h2"].kill("ray::RayTrainWorker")
     done = run.wait(400)
@@ -102,7 +82,7 @@ def test_the_group_of_a_killed_worker_starts_again(nodes, undisturbed, tiny_stor
 def test_a_signal_to_the_driver_leaves_a_checkpoint(
     nodes, undisturbed, tiny_store, tmp_path, number, code
 ):
-    chosen = script(tiny_store, tmp_path, *DROPOUT, "checkpoint.every=1000")
+    chosen = pretraining(tiny_store, tmp_path, *DROPOUT, "checkpoint.every=1000")
     run = nodes.drive(chosen, log=number.name)
     at_step(run, tmp_path, 15)
     send(run, number)
@@ -119,7 +99,7 @@ def test_a_signal_to_the_driver_leaves_a_checkpoint(
 
 @pytest.mark.slow
 def test_ray_job_stop_leaves_a_checkpoint(nodes, undisturbed, tiny_store, tmp_path):
-    chosen = script(tiny_store, tmp_path, *DROPOUT, "checkpoint.every=1000")
+    chosen = pretraining(tiny_store, tmp_path, *DROPOUT, "checkpoint.every=1000")
     run = nodes.submit(chosen, log="stopped", RAY_JOB_STOP_WAIT_TIME_S="30")
     at_step(run, tmp_path, 15)
     stop = [RAY, "job", "stop", "--address", JOBS, "stopped"]
@@ -133,7 +113,7 @@ def test_ray_job_stop_leaves_a_checkpoint(nodes, undisturbed, tiny_store, tmp_pa
 
 @pytest.mark.slow
 def test_a_lost_node_that_comes_back_is_waited_for(nodes, undisturbed, tiny_store, tmp_path):
-    run = nodes.submit(script(tiny_store, tmp_path, *DROPOUT), log="lost")
+    run = nodes.submit(pretraining(tiny_store, tmp_path, *DROPOUT), log="lost")
     at_step(run, tmp_path, 15)
     nodes.lose("h2")
     nodes.await_loss("h2")
@@ -148,7 +128,7 @@ def test_a_lost_node_that_comes_back_is_waited_for(nodes, undisturbed, tiny_stor
 
 @pytest.mark.slow
 def test_a_node_lost_for_good_ends_a_run_of_fixed_size(nodes, tiny_store, tmp_path):
-    chosen = script(tiny_store, tmp_path, "cluster.wait_seconds=20")
+    chosen = pretraining(tiny_store, tmp_path, "cluster.wait_seconds=20")
     run = nodes.drive(chosen, log="gone")
     at_step(run, tmp_path, 15)
     nodes.net["h2"].end()
@@ -167,7 +147,7 @@ def test_an_elastic_run_goes_on_without_a_node_and_grows_when_it_comes_back(
     elastic = ("cluster.min_workers=1", "cluster.max_workers=2", "cluster.resize_interval_s=5")
     longer = ("train.epochs=200", "train.max_steps=4000", "checkpoint.every=50")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    run = nodes.drive(script(tiny_store, cut, *NO_DROPOUT, *longer, *elastic), log="elastic")
+    run = nodes.drive(pretraining(tiny_store, cut, *NO_DROPOUT, *longer, *elastic), log="elastic")
     at_step(run, cut, 60)
     nodes.lose("h2")
     run.wait_for(lambda: ("0", "1", "10.77.0.1") in ranks_seen(run.output), 300)
@@ -186,7 +166,7 @@ def test_an_elastic_run_goes_on_without_a_node_and_grows_when_it_comes_back(
 
 @pytest.mark.slow
 def test_a_cut_of_twenty_seconds_is_survived(nodes, undisturbed, tiny_store, tmp_path):
-    run = nodes.submit(script(tiny_store, tmp_path, *DROPOUT), log="cut")
+    run = nodes.submit(pretraining(tiny_store, tmp_path, *DROPOUT), log="cut")
     at_step(run, tmp_path, 15)
     nodes.net.cut("h2")
     with pytest.raises(AssertionError, match="not within 20 s"):
@@ -202,7 +182,7 @@ def test_a_node_cut_off_for_good_is_done_without(
     nodes, undisturbed_without_dropout, tiny_store, tmp_path
 ):
     elastic = ("cluster.min_workers=1", "cluster.max_workers=2")
-    run = nodes.drive(script(tiny_store, tmp_path, *NO_DROPOUT, *elastic), log="severed")
+    run = nodes.drive(pretraining(tiny_store, tmp_path, *NO_DROPOUT, *elastic), log="severed")
     at_step(run, tmp_path, 15)
     nodes.net.cut("h2")
     done = run.wait(400)
