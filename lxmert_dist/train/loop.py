@@ -70,10 +70,10 @@ class Trainer:
                 self.clock.add(time.perf_counter() - started, batch.wait_seconds)
                 self.reading.add(batch)
                 self.step += 1
-                self.stop.check(self.flags)
                 at_end = self.step == job.total_steps
                 if at_end or self.step % config.train.log_every == 0:
                     self._log(progress, loader)
+                self.stop.check(self.flags)
                 if self._due(config.train.validate_every):
                     self._evaluate()
                 if self._due(config.checkpoint.every):

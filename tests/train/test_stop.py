@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from lxmert_dist.errors import PreemptedError, StoppedError
+from lxmert_dist.tracking import read_metrics
 from lxmert_dist.train.stop import Stop
 from lxmert_dist.train.world import World
 from runs import ROOT, SMALL, command, environment, ledger, pretrain, pretrain_and_signal
@@ -39,11 +40,13 @@ def undisturbed(tiny_store, tmp_path_factory):
 def test_a_signal_leaves_a_checkpoint_that_the_same_command_goes_on_from(
     undisturbed, tiny_store, tmp_path, number, code, says
 ):
-    chosen = settings(tiny_store, tmp_path)
+    chosen = [*settings(tiny_store, tmp_path), "train.log_every=1"]
     codes, output = pretrain_and_signal(chosen, tmp_path, 6, number)
     assert codes == [code], output
     done = len(ledger(tmp_path))
     assert 6 <= done < 24
+    logged = [step for step, of in read_metrics(tmp_path / "metrics.jsonl") if "train/loss" in of]
+    assert logged == [*range(1, done + 1)]
     place = tmp_path / "checkpoints" / f"step-{done:08d}"
     assert f"{says} after step {done}; the checkpoint is {place}" in output
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == [place.name]
