@@ -72,6 +72,7 @@ class _Pool:
     def __init__(self, features: np.ndarray) -> None:
         self._features = features
         self.num_images = len(features)
+        self.num_boxes = None
 
     def gather(self, images: np.ndarray, objects: np.ndarray) -> np.ndarray:
         return self._features[images, objects]

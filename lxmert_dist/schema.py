@@ -41,9 +41,13 @@ class RoiRecord:
 
 @runtime_checkable
 class Detector(Protocol):
-    """Images in, one :class:`RoiRecord` each out. Every image gets ``num_objects`` boxes."""
+    """Images in, one :class:`RoiRecord` each out.
+
+    Every image gets ``min_objects`` to ``num_objects`` boxes: always as many where they are equal.
+    """
 
     num_objects: int
+    min_objects: int
     feature_dim: int
     object_classes: Sequence[str]
     attribute_classes: Sequence[str]
@@ -69,7 +73,10 @@ class Sentence:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """The sizes that a model takes from a store instead of from its configuration."""
+    """The sizes that a model takes from a store instead of from its configuration.
+
+    ``num_objects`` is the most boxes of an image; weights do not depend on it.
+    """
 
     vocab_size: int
     pad_id: int
@@ -92,6 +99,11 @@ class DonorPool(Protocol):
         """Images to choose from."""
         ...
 
+    @property
+    def num_boxes(self) -> Int64[np.ndarray, " N"] | None:
+        """How many boxes each of them has; None where all have as many as the batch's images."""
+        ...
+
     def gather(
         self, images: Int64[np.ndarray, " M"], objects: Int64[np.ndarray, " M"]
     ) -> Float[np.ndarray, "M F"]:
@@ -106,7 +118,8 @@ class PairBatch:
     Pair i shows image ``image_index[i]`` of the batch; the index ascends without a gap, so each
     image's pairs stand together. ``pair_ids`` index the split's sentence table, ``image_rows`` the
     rows of its arrays. ``object_keys`` are the pair ids that key the draws of an image's objects;
-    ``donors[pool_ids[k]]`` is the donor pool of image k.
+    ``donors[pool_ids[k]]`` is the donor pool of image k. ``num_boxes`` says how many of an image's
+    O boxes are real, at least one, the others being zeros behind them; None is all.
     """
 
     epoch: int
@@ -123,6 +136,15 @@ class PairBatch:
     attribute_scores: Float32[np.ndarray, "I O"]
     pool_ids: Int64[np.ndarray, " I"]
     donors: Sequence[DonorPool]
+    num_boxes: Int64[np.ndarray, " I"] | None = None
+
+    @property
+    def real_objects(self) -> Bool[np.ndarray, "I O"] | None:
+        """True at real boxes; None is all."""
+        if self.num_boxes is None:
+            return None
+        real: Bool[np.ndarray, "I O"] = np.arange(self.boxes.shape[1]) < self.num_boxes[:, None]
+        return real
 
     def select(self, rows: slice) -> "PairBatch":
         """The pairs of a slice with their images, for a micro-batch."""
@@ -130,7 +152,9 @@ class PairBatch:
         images = slice(int(index[0]), int(index[-1]) + 1)
         shared = ("epoch", "step", "donors", "pair_ids", "image_index")
         per_image = {
-            f.name: getattr(self, f.name)[images] for f in fields(self) if f.name not in shared
+            f.name: value[images]
+            for f in fields(self)
+            if f.name not in shared and (value := getattr(self, f.name)) is not None
         }
         return replace(
             self, pair_ids=self.pair_ids[rows], image_index=index - index[0], **per_image

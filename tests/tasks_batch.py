@@ -10,7 +10,10 @@ PAIRS = len(LENGTHS)
 
 
 def pretraining_batch(spec: DataSpec, *, visual_mask: bool = False) -> MicroBatch:
-    """All six losses have terms; with a mask, 2 objects or more are real."""
+    """All six losses have terms; with a mask, 2 objects or more are real.
+
+    The losses of objects are then divided by all places, as transformers divides them.
+    """
     draw = torch.Generator().manual_seed(3)
     tokens, objects = 20, spec.num_objects
 
@@ -21,17 +24,18 @@ def pretraining_batch(spec: DataSpec, *, visual_mask: bool = False) -> MicroBatc
         return torch.rand(shape, generator=draw)
 
     real = torch.arange(tokens) < LENGTHS[:, None]
+    there = torch.ones(PAIRS, objects, dtype=torch.bool)
+    if visual_mask:
+        there = torch.arange(objects) < 2 + torch.arange(PAIRS)[:, None] % (objects - 1)
     inputs = ModelInputs.pack(
         integers(spec.vocab_size, PAIRS, tokens) * real,
         real,
         uniform(PAIRS, objects, spec.feature_dim),
         uniform(PAIRS, objects, 4),
-        object_mask=torch.arange(objects) < 2 + torch.arange(PAIRS)[:, None] % (objects - 1)
-        if visual_mask
-        else None,
+        object_mask=there if visual_mask else None,
     )
     words = (uniform(len(inputs.token_ids)) < 0.3).nonzero().flatten()
-    masked = uniform(PAIRS, objects) < 0.3
+    masked = (uniform(PAIRS, objects) < 0.3) & there
     rows = masked.flatten().nonzero().flatten()
     questions = (uniform(PAIRS) < 0.5).nonzero().flatten()
     targets = PretrainTargets(
@@ -39,9 +43,9 @@ def pretraining_batch(spec: DataSpec, *, visual_mask: bool = False) -> MicroBatc
         masked_lm=integers(spec.vocab_size, len(words)),
         is_matched=integers(2, PAIRS),
         object_ids=integers(spec.num_object_classes, PAIRS, objects),
-        object_scores=uniform(PAIRS, objects),
+        object_scores=uniform(PAIRS, objects) * there,
         attribute_ids=integers(spec.num_attribute_classes, PAIRS, objects),
-        attribute_scores=uniform(PAIRS, objects),
+        attribute_scores=uniform(PAIRS, objects) * there,
         masked_objects=masked,
         roi_features=3 * uniform(len(rows), spec.feature_dim),
         masked_object_rows=rows,

@@ -75,18 +75,23 @@ def make_tiny_store(
     images: int = 200,
     seed: int = 0,
     objects: int = 4,
+    min_objects: int | None = None,
     feature_dim: int = 16,
     images_per_shard: int = 16,
     sentences: int = 6,
     feature_dtype: str = "float16",
     overwrite: bool = False,
 ) -> None:
-    """Write a store with splits ``train``, ``valid`` and ``test`` of 8:1:1 of the images."""
+    """Write a store with splits ``train``, ``valid`` and ``test`` of 8:1:1 of the images.
+
+    With ``min_objects`` an image has from as many boxes up to ``objects``.
+    """
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as directory:
         writer = StoreWriter(
             uri,
             num_objects=objects,
+            min_objects=min_objects,
             feature_dim=feature_dim,
             object_classes=OBJECT_CLASSES,
             attribute_classes=ATTRIBUTE_CLASSES,
@@ -104,6 +109,9 @@ def make_tiny_store(
             split = writer.split(name)
             image_ids = [f"{name}/{i}" for i in range(size)]
             for image_id in image_ids:
-                split.append(make_record(rng, image_id, objects, feature_dim))
+                boxes = objects
+                if min_objects is not None:
+                    boxes = int(rng.integers(min_objects, objects + 1))
+                split.append(make_record(rng, image_id, boxes, feature_dim))
             split.close(make_sentences(rng, image_ids, sentences))
         writer.finish()

@@ -178,7 +178,16 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sizes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--boxes", type=int, default=36, help="of every image (default 36)")
+    parser.add_argument(
+        "--boxes", type=int, default=36, help="of every image, or the most of one (default 36)"
+    )
+    parser.add_argument(
+        "--min-boxes",
+        type=int,
+        metavar="N",
+        help="images have between N and --boxes boxes, such as 10 to 100; what is missing is "
+        "padding, which takes space and is masked (default: all have --boxes)",
+    )
     parser.add_argument(
         "--feature-dim", type=int, default=2048, metavar="F", help="of every box (default 2048)"
     )
@@ -333,7 +342,7 @@ def _build(
         tokenizer=arguments.tokenizer,
         seed=arguments.seed,
         features=FeatureFormat(
-            sizes=RowSizes(arguments.boxes, arguments.feature_dim),
+            sizes=RowSizes(arguments.boxes, arguments.feature_dim, arguments.min_boxes),
             object_classes=_names(arguments.object_classes, published.object_classes),
             attribute_classes=_names(arguments.attribute_classes, published.attribute_classes),
             dtype=arguments.dtype,
@@ -352,7 +361,10 @@ def _prepare_synthetic(arguments: argparse.Namespace) -> None:
 
     workers = _workers(arguments)
     made = SyntheticImages(
-        arguments.seed, num_objects=arguments.boxes, feature_dim=arguments.feature_dim
+        arguments.seed,
+        num_objects=arguments.boxes,
+        min_objects=arguments.min_boxes,
+        feature_dim=arguments.feature_dim,
     )
     prepare_synthetic(
         arguments.out,

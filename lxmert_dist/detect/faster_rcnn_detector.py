@@ -64,6 +64,7 @@ class FasterRcnnDetector:
                 )
         self.config = config
         self.num_objects = config.selection.most
+        self.min_objects = config.selection.fewest
         self.feature_dim = config.feature_dim
         self.object_classes: Sequence[str] = tuple(object_classes)
         self.attribute_classes: Sequence[str] = tuple(attribute_classes) or NO_ATTRIBUTES

@@ -50,7 +50,7 @@ class SalientDetector:
             raise ConfigError(f"num_objects={num_objects} must be at least 1")
         if input_size < STRIDE or input_size % STRIDE:
             raise ConfigError(f"input_size={input_size} must be a multiple of {STRIDE}")
-        self.num_objects = num_objects
+        self.num_objects = self.min_objects = num_objects
         self.feature_dim = sum(LEVELS.values())
         self.object_classes: Sequence[str] = EfficientNet_B0_Weights.IMAGENET1K_V1.meta[
             "categories"

@@ -64,6 +64,7 @@ def build_store(
     writer = StoreWriter(
         uri,
         num_objects=detector.num_objects,
+        min_objects=detector.min_objects,
         feature_dim=detector.feature_dim,
         object_classes=detector.object_classes,
         attribute_classes=detector.attribute_classes,

@@ -1,15 +1,15 @@
 """Published bottom-up features: a tab-separated row an image, its arrays in base64.
 
-A row is indexed without being read: its first three fields tell how long it is, since the arrays
-of all images have one size. So a file is listed for a page an image, and its rows can then be read
-in any order.
+A row is indexed without being read: its first fields tell how long it is. The arrays of all images
+have one size; or else the ids of its objects, which come fourth, tell the number of its boxes. So
+a file is listed for a page an image, and its rows can then be read in any order.
 """
 
 import binascii
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -39,13 +39,44 @@ _HEAD_BYTES = 512
 
 _PROBES, _PROBE_BYTES = 64, 1024
 
+HOW_MANY = "--boxes says how many; --min-boxes N, that images have between N and --boxes of them"
+
 
 @dataclass(frozen=True)
 class RowSizes:
-    """What all rows share: O objects an image, F numbers an object."""
+    """What all rows share: O objects an image, F numbers an object.
+
+    ``min_objects``: where images have fewer than O objects, the least; None where all have O.
+    """
 
     num_objects: int = 36
     feature_dim: int = 2048
+    min_objects: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the range.
+
+        Raises:
+            DataError: it is empty.
+        """
+        if self.min_objects is not None and not 1 <= self.min_objects <= self.num_objects:
+            raise DataError(
+                f"--min-boxes {self.min_objects} must be at least 1 and at most --boxes "
+                f"{self.num_objects}"
+            )
+
+    @property
+    def boxes(self) -> str:
+        """How many objects an image has, in words."""
+        least = self.min_objects
+        return f"{self.num_objects}" if least is None else f"{least} to {self.num_objects}"
+
+    def of(self, objects: int) -> "RowSizes | None":
+        """The sizes of a row of that many objects; None if no row may have them."""
+        least = self.num_objects if self.min_objects is None else self.min_objects
+        if not least <= objects <= self.num_objects:
+            return None
+        return replace(self, num_objects=objects, min_objects=None)
 
     @property
     def arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -132,8 +163,8 @@ class FeatureFile:
             raise DataError(f"{self.path}: the file is empty; fetch it again")
         start, line = 0, 1
         while start < self.num_bytes:
-            head = self._read(start, _HEAD_BYTES).split(b"\t", 3)
-            length = sum(map(len, head[:3])) + 3 + self._sizes.tail_bytes
+            head, sizes = self._head(start)
+            length = sum(map(len, head[:3])) + 3 + sizes.tail_bytes
             behind = self._read(start + length, 2)
             whole = _is_line_end(behind, start + length == self.num_bytes)
             if not whole or len(head) < 4 or any(b"\n" in field for field in head[:3]):
@@ -159,6 +190,16 @@ class FeatureFile:
         """How a message names a line."""
         return f"{self.path}:{line}"
 
+    def _head(self, start: int) -> tuple[list[bytes], RowSizes]:
+        """The first fields of a row, what is behind three of them as one, and its sizes."""
+        if self._sizes.min_objects is None:
+            return self._read(start, _HEAD_BYTES).split(b"\t", 3), self._sizes
+        head = self._read(start, _HEAD_BYTES + _encoded_bytes(8 * self._sizes.num_objects))
+        fields = head.split(b"\t", 4)
+        # base64 has 4 characters for 3 bytes, and 8 bytes an id: every number its own length.
+        found = len(fields[3]) // 4 * 3 // 8 if len(fields) == 5 else 0
+        return head.split(b"\t", 3), self._sizes.of(found) or self._sizes
+
     def _measure(self, start: int, line: int, expected: int) -> int:
         """Length of a row that is not as long as it should be, if it is sound for all that."""
         found = self._read(start, 2 * expected)
@@ -169,7 +210,10 @@ class FeatureFile:
                 "this row: it was cut short, fetch it again"
             )
         if not end and len(found) == 2 * expected:
-            raise DataError(f"{self.where(line)}: no end of line within {len(found)} bytes")
+            raise DataError(
+                f"{self.where(line)}: no end of line within {len(found)} bytes, expected "
+                f"{expected} of {self._sizes.boxes} boxes; {HOW_MANY}"
+            )
         text = text.removesuffix(b"\r")
         self._decode(text, line)
         return len(text)
@@ -193,13 +237,14 @@ class FeatureFile:
         height, width, boxes = (
             _number(fields[name], name, where) for name in ("img_h", "img_w", "num_boxes")
         )
-        if boxes != sizes.num_objects:
-            raise DataError(f"{where}: num_boxes is {boxes}, expected {sizes.num_objects}")
+        exact = sizes.of(boxes)
+        if exact is None:
+            raise DataError(f"{where}: num_boxes is {boxes}, expected {sizes.boxes}; {HOW_MANY}")
         if min(height, width) < 1:
             raise DataError(f"{where}: a size of {height} x {width} pixels")
         arrays = {
             name: _array(fields[name], name, dtype, shape, where)
-            for name, (dtype, shape) in sizes.arrays.items()
+            for name, (dtype, shape) in exact.arrays.items()
         }
         corners: Float32[np.ndarray, "O 4"] = arrays["boxes"]  # x1, y1, x2, y2 in pixels
         ids: Int64[np.ndarray, " O"] = arrays["objects_id"]

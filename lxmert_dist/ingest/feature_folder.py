@@ -9,7 +9,7 @@ An image is called as its file, relative to the directory and without suffix. A 
   from 0, ``object_scores`` and ``attribute_scores`` (O,) float in [0, 1]. Where they are absent,
   they are 0: the losses of labels are weighted by the scores, so there is nothing to learn.
 
-All images of a store have the same O and F.
+All images of a store have the same F, and the same O unless a least number of boxes is given.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from lxmert_dist.errors import DataError
-from lxmert_dist.ingest.butd_tsv import FeatureFile, Row, RowSizes
+from lxmert_dist.ingest.butd_tsv import HOW_MANY, FeatureFile, Row, RowSizes
 from lxmert_dist.schema import RoiRecord
 
 SUFFIXES = (".npz", ".safetensors")
@@ -110,7 +110,7 @@ def place_of(path: Path, row: Row) -> str:
 
 def _read(path: Path, image_id: str, sizes: RowSizes) -> RoiRecord:
     arrays = _load(path)
-    objects = sizes.num_objects
+    objects = _num_boxes(arrays, sizes, path)
     absent = {
         f"{kind}_{what}": np.zeros(objects, dtype)
         for kind in ("object", "attribute")
@@ -141,6 +141,15 @@ def _read(path: Path, image_id: str, sizes: RowSizes) -> RoiRecord:
     )
 
 
+def _num_boxes(arrays: Mapping[str, npt.NDArray[Any]], sizes: RowSizes, path: Path) -> int:
+    boxes = arrays.get("boxes")
+    if sizes.min_objects is None or boxes is None or boxes.ndim != 2:
+        return sizes.num_objects  # whatever is wrong with them is said where they are taken
+    if sizes.of(len(boxes)) is None:
+        raise DataError(f"{path}: {len(boxes)} boxes, expected {sizes.boxes}; {HOW_MANY}")
+    return len(boxes)
+
+
 def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         if path.suffix == ".safetensors":
@@ -168,6 +177,6 @@ def _take(
         kind = "floats" if "f" in kinds else "integers"
         raise DataError(
             f"{path}: {name} is {array.dtype} of shape {array.shape}, expected {kind} of shape "
-            f"{shape}; --boxes and --feature-dim say how many"
+            f"{shape}; --boxes and --feature-dim say how many, --min-boxes that images differ"
         )
     return array

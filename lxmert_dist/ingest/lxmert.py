@@ -183,16 +183,17 @@ def _open_writer(
     inputs: Mapping[str, Any],
     overwrite: bool,
 ) -> StoreWriter:
-    objects = features.sizes.num_objects
+    sizes = features.sizes
     return StoreWriter(
         uri,
-        num_objects=objects,
-        feature_dim=features.sizes.feature_dim,
+        num_objects=sizes.num_objects,
+        min_objects=sizes.min_objects,
+        feature_dim=sizes.feature_dim,
         object_classes=features.object_classes,
         attribute_classes=features.attribute_classes,
         answers=answers,
         tokenizer_dir=tokenizer_dir,
-        extractor=f"{features.extractor}, {objects} boxes an image",
+        extractor=f"{features.extractor}, {sizes.boxes} boxes an image",
         images_per_shard=features.images_per_shard,
         feature_dtype=features.dtype,
         info={

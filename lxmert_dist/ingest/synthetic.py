@@ -80,6 +80,7 @@ class _Field(IntEnum):
     ATTRIBUTE_SCORE = 13
     PROTOTYPE = 14
     STRENGTH = 15
+    BOXES = 16
 
 
 class SyntheticImages:
@@ -90,6 +91,7 @@ class SyntheticImages:
         seed: int,
         *,
         num_objects: int = 36,
+        min_objects: int | None = None,
         feature_dim: int = 2048,
         num_object_classes: int = 1600,
         num_attribute_classes: int = 400,
@@ -98,8 +100,11 @@ class SyntheticImages:
     ) -> None:
         """Choose the sizes; features are drawn about a prototype of each object class.
 
+        Images have ``num_objects`` boxes or, where it is given, any number from ``min_objects`` on,
+        each as likely: the first of those that the image would have else.
+
         Raises:
-            DataError: a size is too small.
+            DataError: a size is too small, or ``min_objects`` too large.
         """
         sizes = (num_objects, feature_dim, num_object_classes, num_attribute_classes)
         if min(sizes) < 1 or num_answers < 3 or vocab_size <= len(_SPECIAL):
@@ -107,9 +112,14 @@ class SyntheticImages:
                 "a synthetic store needs at least 1 object, feature and class, 3 answers, and "
                 f"{len(_SPECIAL) + 1} word pieces"
             )
+        if min_objects is not None and not 1 <= min_objects <= num_objects:
+            raise DataError(
+                f"--min-boxes {min_objects} must be at least 1 and at most --boxes {num_objects}"
+            )
         self._arguments = (seed, *sizes, num_answers, vocab_size)
         self.seed = seed
         self.num_objects = num_objects
+        self.min_objects = min_objects
         self.feature_dim = feature_dim
         self.object_classes = [f"object {i}" for i in range(num_object_classes)]
         self.attribute_classes = [f"attribute {i}" for i in range(num_attribute_classes)]
@@ -126,12 +136,15 @@ class SyntheticImages:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Other processes are sent the sizes, and make it once."""
-        return _made_here, self._arguments
+        return _made_here, (*self._arguments, self.min_objects)
 
     @property
     def inputs(self) -> dict[str, Any]:
         """All that images hang on, as JSON values."""
-        return {"synthetic seed and sizes": list(self._arguments)}
+        inputs: dict[str, Any] = {"synthetic seed and sizes": list(self._arguments)}
+        if self.min_objects is not None:
+            inputs["synthetic least boxes"] = self.min_objects
+        return inputs
 
     def groups(self, images: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """0 COCO alone, 1 COCO and VG, 2 VG alone."""
@@ -156,18 +169,26 @@ class SyntheticImages:
         boxes = _float32(np.concatenate([corners, corners + extents], axis=-1))
         sizes = _SIZES[(self._draw(images, _Field.SIZE) * len(_SIZES)).astype(np.int64)]
         strengths = _float32(0.5 + self._draw(objects, _Field.STRENGTH))
-        for row, image_id in enumerate(self.image_ids(images)):
+        numbers = self.num_boxes(images).tolist()
+        for row, (image_id, count) in enumerate(zip(self.image_ids(images), numbers, strict=True)):
+            ids = object_ids[row, :count]
             yield RoiRecord(
                 image_id=image_id,
                 height=int(sizes[row, 0]),
                 width=int(sizes[row, 1]),
-                boxes=boxes[row],
-                roi_features=self._prototypes[object_ids[row]] * strengths[row, :, None],
-                object_ids=object_ids[row],
-                object_scores=object_scores[row],
-                attribute_ids=attribute_ids[row],
-                attribute_scores=attribute_scores[row],
+                boxes=boxes[row, :count],
+                roi_features=self._prototypes[ids] * strengths[row, :count, None],
+                object_ids=ids,
+                object_scores=object_scores[row, :count],
+                attribute_ids=attribute_ids[row, :count],
+                attribute_scores=attribute_scores[row, :count],
             )
+
+    def num_boxes(self, images: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """How many boxes each has."""
+        least = self.num_objects if self.min_objects is None else self.min_objects
+        choices = self.num_objects - least + 1
+        return least + (self._draw(images, _Field.BOXES) * choices).astype(np.int64)
 
     def counts(self, images: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, "n 5"]:
         """Sentences of every source."""
@@ -235,11 +256,19 @@ class SyntheticImages:
 
 @lru_cache(maxsize=1)
 def _made_here(
-    seed: int, objects: int, features: int, classes: int, attributes: int, answers: int, pieces: int
+    seed: int,
+    objects: int,
+    features: int,
+    classes: int,
+    attributes: int,
+    answers: int,
+    pieces: int,
+    least_objects: int | None,
 ) -> SyntheticImages:
     return SyntheticImages(
         seed,
         num_objects=objects,
+        min_objects=least_objects,
         feature_dim=features,
         num_object_classes=classes,
         num_attribute_classes=attributes,
@@ -299,6 +328,7 @@ def prepare_synthetic(
         writer = StoreWriter(
             uri,
             num_objects=made.num_objects,
+            min_objects=made.min_objects,
             feature_dim=made.feature_dim,
             object_classes=made.object_classes,
             attribute_classes=made.attribute_classes,

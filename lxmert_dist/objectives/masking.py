@@ -79,16 +79,17 @@ def mask_objects(
 ) -> MaskedObjects:
     """Hide features: zeros, the feature of a donor, or nothing. Boxes stay.
 
-    The donor's image is uniform over the image's donor pool, its object uniform over that image;
-    the image itself may be drawn, as in the released code. The batch stays as it is;
+    The donor is uniform over all objects of the image's donor pool; the image itself may be drawn,
+    as in the released code. Only real objects are chosen, or given. The batch stays as it is;
     ``empty`` makes the array for the features, of a shape and a dtype.
     """
-    num_objects = batch.roi_features.shape[1]
-    objects = np.arange(num_objects)  # (O,)
+    objects = np.arange(batch.roi_features.shape[1])  # (O,)
     keys = batch.object_keys[:, None]
     chosen = (
         uniform(seed, epoch, keys, Purpose.OBJECT_MASK, objects) < objectives.object_mask_rate
     )  # (I, O)
+    if batch.real_objects is not None:
+        chosen &= batch.real_objects
     fate = uniform(seed, epoch, keys, Purpose.OBJECT_REPLACEMENT, objects)
     replaced, swapped = _split(
         chosen, fate, objectives.object_replace_fraction, objectives.object_random_fraction
@@ -102,10 +103,15 @@ def mask_objects(
         if not rows.size:
             continue
         key = (seed, epoch, batch.object_keys[rows])
-        features[rows, columns] = pool.gather(
-            integers(*key, Purpose.DONOR_IMAGE, columns, below=pool.num_images),
-            integers(*key, Purpose.DONOR_OBJECT, columns, below=num_objects),
-        )
+        if pool.num_boxes is None:
+            images = integers(*key, Purpose.DONOR_IMAGE, columns, below=pool.num_images)
+            donors = integers(*key, Purpose.DONOR_OBJECT, columns, below=len(objects))
+        else:
+            ends = np.cumsum(pool.num_boxes)
+            donors = integers(*key, Purpose.DONOR_OBJECT, columns, below=ends[-1])  # in the pool
+            images = np.searchsorted(ends, donors, side="right")
+            donors -= (ends - pool.num_boxes)[images]
+        features[rows, columns] = pool.gather(images, donors)
     return MaskedObjects(features, chosen)
 
 

@@ -80,13 +80,22 @@ def local_copy(uri: str, entry: ObjectEntry, scratch: Path) -> Path:
     return repeated(uri, entry, fetch)
 
 
-def problem_of(uri: str, entry: ObjectEntry) -> str | None:
+def problem_of(
+    uri: str, entry: ObjectEntry, look: Callable[[bytes], str | None] | None = None
+) -> str | None:
     """What is wrong with an object of the store at ``uri``, or None; memory is bounded.
+
+    Args:
+        uri: of the store.
+        entry: of the object.
+        look: finds what else may be wrong with its bytes, which are then held in memory.
 
     Raises:
         StoreError: the store is out of reach.
     """
     try:
+        if look is not None:
+            return look(read_object(uri, entry))
         if entry.num_bytes <= HELD_BYTES and uris.local_path(uri) is None:
             read_object(uri, entry)
         else:

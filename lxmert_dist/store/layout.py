@@ -35,6 +35,25 @@ SMALL_ARRAYS: Mapping[str, tuple[np.dtype[Any], tuple[str, ...]]] = {
 }
 """The arrays that are one object each: how they are stored and what their dimensions are."""
 
+NUM_BOXES = "num_boxes"
+"""One more small array, of a store whose images differ in their number of boxes, and of no other:
+behind that many, all that an image's rows of the other arrays hold is zeros."""
+
+
+def small_arrays(varying: bool) -> Mapping[str, tuple[np.dtype[Any], tuple[str, ...]]]:
+    """:data:`SMALL_ARRAYS`, with :data:`NUM_BOXES` where the number of boxes varies."""
+    return {**SMALL_ARRAYS, NUM_BOXES: (np.dtype("<i2"), ("image",))} if varying else SMALL_ARRAYS
+
+
+def row_shape(name: str, num_objects: int) -> tuple[int, ...]:
+    """The shape of an image's row in a small array."""
+    shapes: Mapping[str, tuple[int, ...]] = {
+        "boxes": (num_objects, 4),
+        "sizes": (2,),
+        NUM_BOXES: (),
+    }
+    return shapes.get(name, (num_objects,))
+
 
 def manifest_key(digest: str) -> str:
     """Where the manifest of a digest lies."""

@@ -156,6 +156,9 @@ class Manifest(Record):
     answers: VocabularyEntry
     splits: dict[str, SplitEntry]
     root: ObjectEntry
+    min_objects: int | None = None
+    """The least boxes of an image; None where all have ``num_objects``, and then not written. A
+    program that does not know the field refuses the store, instead of training on padding."""
 
     def all_objects(self) -> Iterator[ObjectEntry]:
         """Every object of the store, apart from the manifest and the pointer to it."""
@@ -175,7 +178,8 @@ def canonical_json(tree: Any) -> bytes:
 
 def encode(manifest: Manifest) -> tuple[bytes, str]:
     """The canonical bytes of a manifest and their SHA-256 (64 hex digits)."""
-    data = canonical_json(manifest.model_dump(mode="json"))
+    absent = {"min_objects"} if manifest.min_objects is None else None
+    data = canonical_json(manifest.model_dump(mode="json", exclude=absent))
     return data, hashlib.sha256(data).hexdigest()
 
 

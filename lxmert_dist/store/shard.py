@@ -21,7 +21,7 @@ from lxmert_dist.errors import CorruptObjectError, DataError
 from lxmert_dist.schema import RoiRecord
 from lxmert_dist.store import chunks
 from lxmert_dist.store import uri as uris
-from lxmert_dist.store.layout import FEATURES, PARTS, SMALL_ARRAYS
+from lxmert_dist.store.layout import FEATURES, NUM_BOXES, PARTS, row_shape, small_arrays
 from lxmert_dist.store.manifest import ChunkEntry, canonical_json
 
 SLACK = 1e-5
@@ -32,7 +32,10 @@ _KINDS = {"f": "floating point", "i": "signed integers"}
 
 @dataclass(frozen=True)
 class ImageSizes:
-    """What all images of a store share."""
+    """What all images of a store share.
+
+    ``min_objects``: the least boxes of an image; None where all have ``num_objects``.
+    """
 
     num_objects: int
     feature_dim: int
@@ -40,6 +43,7 @@ class ImageSizes:
     images_per_shard: int
     num_object_classes: int
     num_attribute_classes: int
+    min_objects: int | None = None
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -47,10 +51,12 @@ class ImageSizes:
         return np.dtype(self.feature_dtype).newbyteorder("<")
 
     @property
-    def small_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of an image's row in each small array."""
-        inner = {"boxes": (self.num_objects, 4), "sizes": (2,)}
-        return {name: inner.get(name, (self.num_objects,)) for name in SMALL_ARRAYS}
+    def small(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+        """The dtype of each small array, and the shape of an image's row in it."""
+        arrays = small_arrays(self.min_objects is not None)
+        return {
+            name: (dtype, row_shape(name, self.num_objects)) for name, (dtype, _) in arrays.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,7 @@ class Part:
 
     def encode(self) -> bytes:
         """A line of JSON, then the arrays as bytes."""
-        body = b"".join(self.small[name].tobytes() for name in SMALL_ARRAYS)
+        body = b"".join(rows.tobytes() for rows in self.small.values())
         head = {
             "chunk": self.chunk.model_dump(mode="json"),
             "image_ids": self.image_ids,
@@ -135,15 +141,14 @@ class Part:
             CorruptObjectError: it is damaged.
         """
         line, _, body = data.partition(b"\n")
-        shapes = place.sizes.small_shapes
         small: dict[str, npt.NDArray[Any]] = {}
         try:
             head = json.loads(line)
             if google_crc32c.value(body) != head["crc32c"]:
                 raise ValueError("its checksum does not match")
             at = 0
-            for name, (dtype, _) in SMALL_ARRAYS.items():
-                shape = (len(head["image_ids"]), *shapes[name])
+            for name, (dtype, row) in place.sizes.small.items():
+                shape = (len(head["image_ids"]), *row)
                 small[name] = np.frombuffer(body, dtype, int(np.prod(shape)), at).reshape(shape)
                 at += small[name].nbytes
             chunk = ChunkEntry.model_validate(head["chunk"])
@@ -177,7 +182,7 @@ def write_shard(
     shape = (sizes.images_per_shard, sizes.num_objects, sizes.feature_dim)
     data, stored = chunks.empty_chunk(shape, sizes.dtype)
     scratch = np.empty(shape[1:], np.float32)
-    small: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in SMALL_ARRAYS}
+    small: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in sizes.small}
     ids: list[str] = []
     figures = FeatureFigures()
     for record in records:
@@ -188,9 +193,10 @@ def write_shard(
             raise DataError(": ".join(filter(None, (where(row), str(error))))) from error
         figures += _store_features(record.roi_features, stored[row], scratch, sample=row == 0)
         ids.append(record.image_id)
-        for name, (dtype, _) in SMALL_ARRAYS.items():
-            value = (record.height, record.width) if name == "sizes" else getattr(record, name)
-            small[name].append(np.asarray(value).astype(dtype))
+        computed = {"sizes": (record.height, record.width), NUM_BOXES: len(record.boxes)}
+        for name, (dtype, row_of) in sizes.small.items():
+            value = computed[name] if name in computed else getattr(record, name)
+            small[name].append(_padded(np.asarray(value).astype(dtype), row_of))
     chunks.seal_chunk(data)
     uris.write_bytes(uris.join(place.uri, place.feature_key), data)
     entry = ChunkEntry.of(place.feature_key, data)
@@ -214,8 +220,15 @@ def check_record(record: RoiRecord, sizes: ImageSizes) -> None:
     Raises:
         DataError: names the image and the field.
     """
+    where = f"image {record.image_id!r}"
     objects = sizes.num_objects
-
+    if sizes.min_objects is not None:
+        objects = len(record.boxes)
+        if not sizes.min_objects <= objects <= sizes.num_objects:
+            raise DataError(
+                f"{where}: {objects} boxes, the store takes {sizes.min_objects} to "
+                f"{sizes.num_objects}"
+            )
     ranges: dict[str, tuple[tuple[int, ...], str, float, float]] = {
         "boxes": ((objects, 4), "f", -SLACK, 1 + SLACK),
         "roi_features": ((objects, sizes.feature_dim), "f", -np.inf, np.inf),
@@ -224,7 +237,6 @@ def check_record(record: RoiRecord, sizes: ImageSizes) -> None:
         "attribute_ids": ((objects,), "i", 0, sizes.num_attribute_classes - 1),
         "attribute_scores": ((objects,), "f", -SLACK, 1 + SLACK),
     }
-    where = f"image {record.image_id!r}"
     for name, (shape, kind, least, most) in ranges.items():
         value = getattr(record, name)
         if value.shape != shape:
@@ -245,6 +257,13 @@ def check_record(record: RoiRecord, sizes: ImageSizes) -> None:
         raise DataError(f"{where}: a size of {record.height} x {record.width} pixels")
 
 
+def _padded(value: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """An image's row of a small array, zeros behind its boxes."""
+    row = np.zeros(shape, value.dtype)
+    row[tuple(map(slice, value.shape))] = value
+    return row
+
+
 def _fits(value: np.floating[Any], dtype: np.dtype[Any]) -> bool:
     """Whether a number, once rounded, is finite; so is then every smaller one."""
     with np.errstate(over="ignore"):
@@ -254,13 +273,17 @@ def _fits(value: np.floating[Any], dtype: np.dtype[Any]) -> bool:
 def _store_features(
     features: Float32[np.ndarray, "O F"],
     stored: npt.NDArray[Any],
-    scratch: Float32[np.ndarray, "O F"],
+    scratch: Float32[np.ndarray, "N F"],
     *,
     sample: bool,
 ) -> FeatureFigures:
-    """Round to nearest even into ``stored``, by PyTorch: many times as fast as NumPy."""
+    """Round to nearest even into ``stored``, by PyTorch: many times as fast as NumPy.
+
+    What is behind the image's O <= N boxes stays as it is.
+    """
+    scratch = scratch[: len(features)]
     np.copyto(scratch, features)
-    target = torch.from_numpy(stored)
+    target = torch.from_numpy(stored[: len(features)])
     target.copy_(torch.from_numpy(scratch))
     largest = max(float(scratch.max()), -float(scratch.min()))
     moved = 0.0

@@ -12,7 +12,7 @@ from lxmert_dist.errors import CorruptObjectError
 from lxmert_dist.store.access import local_copy, read_chunk, read_object
 from lxmert_dist.store.cache import DiskCache
 from lxmert_dist.store.fetch import Fetcher
-from lxmert_dist.store.layout import SMALL_ARRAYS
+from lxmert_dist.store.layout import row_shape, small_arrays
 from lxmert_dist.store.manifest import Manifest
 from lxmert_dist.store.sentences import SentenceTable
 from lxmert_dist.store.uri import shown
@@ -25,7 +25,7 @@ class Split:
         name: of the split.
         num_images: N.
         num_pairs: P.
-        num_objects: O.
+        num_objects: O, the most boxes of an image.
         feature_dim: F.
         num_shards: objects that hold the features.
         shard_bytes: of the largest of them.
@@ -37,6 +37,8 @@ class Split:
         attribute_ids: as ``object_ids``.
         attribute_scores: in [0, 1].
         sizes: height and width in pixels.
+        num_boxes: of every image, in [1, O]; what is behind them in features and arrays is zeros.
+            None where all images have O.
         image_ids: the ingest's name of every row.
         image_offsets: the pairs of image row i are ``image_offsets[i]:image_offsets[i + 1]``.
         sentences: the sentence table; its rows are the pairs.
@@ -48,6 +50,7 @@ class Split:
     attribute_ids: Int16[np.ndarray, "N O"]
     attribute_scores: Float16[np.ndarray, "N O"]
     sizes: Int32[np.ndarray, "N 2"]
+    num_boxes: Int16[np.ndarray, " N"] | None = None
     image_ids: Sequence[str]
     image_offsets: Int64[np.ndarray, " N+1"]
     sentences: SentenceTable
@@ -89,9 +92,8 @@ class Split:
         self._fetcher = fetcher
         self._cache = cache
         self._shards = entry.shards
-        inner = {"boxes": (self.num_objects, 4), "sizes": (2,)}
-        for array, (dtype, _) in SMALL_ARRAYS.items():
-            shape = (self.num_images, *inner.get(array, (self.num_objects,)))
+        for array, (dtype, _) in small_arrays(manifest.min_objects is not None).items():
+            shape = (self.num_images, *row_shape(array, self.num_objects))
             setattr(self, array, read_chunk(uri, entry.arrays[array], shape, dtype))
         ids = pa.ipc.open_file(pa.BufferReader(read_object(uri, entry.image_ids))).read_all()
         self.image_ids = ids["image_id"].to_pylist()

@@ -13,7 +13,7 @@ from lxmert_dist.errors import DataError
 from lxmert_dist.schema import RoiRecord, Sentence
 from lxmert_dist.store import chunks
 from lxmert_dist.store import uri as uris
-from lxmert_dist.store.layout import FEATURES, IMAGE_IDS, SENTENCES, SMALL_ARRAYS
+from lxmert_dist.store.layout import FEATURES, IMAGE_IDS, SENTENCES, small_arrays
 from lxmert_dist.store.manifest import ChunkEntry, ObjectEntry, ShardEntry, SplitEntry
 from lxmert_dist.store.sentence_builder import SentenceBuilder
 from lxmert_dist.store.shard import (
@@ -175,7 +175,7 @@ class SplitWriter:
 
     def _write_small(self, parts: Sequence[Part]) -> dict[str, ChunkEntry]:
         entries = {}
-        for name in SMALL_ARRAYS:
+        for name in self._sizes.small:
             values = np.concatenate([part.small[name] for part in parts])
             key = f"{name}/c/{'/'.join('0' * values.ndim)}"
             entries[name] = self._put_chunk(key, chunks.encode_chunk(values))
@@ -191,8 +191,8 @@ class SplitWriter:
             sizes.dtype,
             ("image", "object", "feature"),
         )
-        for name, (dtype, dimensions) in SMALL_ARRAYS.items():
-            shape = (images, *sizes.small_shapes[name])
+        for name, (dtype, dimensions) in small_arrays(sizes.min_objects is not None).items():
+            shape = (images, *sizes.small[name][1])
             documents[f"{name}/zarr.json"] = chunks.array_metadata(shape, shape, dtype, dimensions)
         entries = []
         for key, document in documents.items():

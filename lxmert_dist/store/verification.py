@@ -1,17 +1,31 @@
 """Compare a store with its manifest, object by object, and mend it from another copy."""
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Integer
 
 from lxmert_dist.errors import CorruptObjectError, StoreError
 from lxmert_dist.store import uri as uris
-from lxmert_dist.store.access import local_copy, problem_of
+from lxmert_dist.store.access import local_copy, problem_of, read_chunk
 from lxmert_dist.store.catalogue import Catalogue, read_manifest
-from lxmert_dist.store.layout import MANIFESTS, POINTER_KEY, SCHEMA_VERSION, manifest_key
+from lxmert_dist.store.layout import (
+    MANIFESTS,
+    NUM_BOXES,
+    POINTER_KEY,
+    SCHEMA_VERSION,
+    manifest_key,
+    row_shape,
+    small_arrays,
+)
 from lxmert_dist.store.manifest import (
+    Manifest,
     ObjectEntry,
     canonical_json,
     parse_manifest,
@@ -41,9 +55,13 @@ def verify(store: Opened) -> Iterator[tuple[str, str]]:
 def check_contents(store: Opened, *, threads: int) -> Iterator[Checked]:
     """Read every object and compare its length, CRC-32C and SHA-256 with the manifest.
 
+    Where images differ in their number of boxes, the numbers must be in the manifest's range, and
+    what is behind an image's boxes must be zeros.
+
     Args:
         store: what is checked.
-        threads: objects that are read at once; each takes at most 64 MiB of memory.
+        threads: objects that are read at once; each takes at most 64 MiB of memory, or as much as
+            its size where it is looked at for padding.
 
     Yields:
         Every object, as it is done.
@@ -53,9 +71,76 @@ def check_contents(store: Opened, *, threads: int) -> Iterator[Checked]:
     """
     with _cancelling(threads) as pool:
         entries = list(store.manifest.all_objects())
-        jobs = {pool.submit(problem_of, store.uri, entry): entry for entry in entries}
+        looks = _looks(store)
+        jobs = {
+            pool.submit(problem_of, store.uri, entry, looks.get(entry.key)): entry
+            for entry in entries
+        }
         for job in as_completed(jobs):
             yield jobs[job], job.result()
+
+
+Look = Callable[[bytes], str | None]
+"""Finds what is wrong with the bytes of a sound object, or None."""
+
+
+def _looks(store: Opened) -> dict[str, Look]:
+    """By key, what else is asked of objects than their checksums: none where all images are full.
+
+    A split whose numbers of boxes are damaged is not looked at: that damage is found anyway.
+
+    Raises:
+        StoreError: the store is out of reach.
+    """
+    manifest, looks = store.manifest, dict[str, Look]()
+    if manifest.min_objects is None:
+        return looks
+    objects = manifest.num_objects
+    features = np.dtype(manifest.feature_dtype).newbyteorder("<")
+    arrays = small_arrays(varying=True)
+    for split in manifest.splits.values():
+        entry, dtype = split.arrays[NUM_BOXES], arrays[NUM_BOXES][0]
+        try:
+            counts = read_chunk(store.uri, entry, (split.num_images,), dtype)
+        except CorruptObjectError:
+            continue
+        looks[entry.key] = partial(_count_problem, entry, counts, manifest)
+        for name, chunk in split.arrays.items():
+            row = row_shape(name, objects)
+            if row[:1] == (objects,) and name not in (NUM_BOXES, "sizes"):
+                looks[chunk.key] = partial(_padding_problem, chunk, counts, row, arrays[name][0])
+        for shard in split.shards:
+            images = slice(shard.first_image, shard.first_image + shard.num_images)
+            row = (objects, manifest.feature_dim)
+            looks[shard.chunk.key] = partial(
+                _padding_problem, shard.chunk, counts[images], row, features
+            )
+    return looks
+
+
+def _count_problem(
+    entry: ObjectEntry, counts: Integer[np.ndarray, " N"], manifest: Manifest, _: bytes
+) -> str | None:
+    least, most = manifest.min_objects, manifest.num_objects
+    if least is not None and least <= counts.min() and counts.max() <= most:
+        return None
+    return f"{entry.key} has {counts.min()} to {counts.max()} boxes, the manifest {least} to {most}"
+
+
+def _padding_problem(
+    entry: ObjectEntry,
+    counts: Integer[np.ndarray, " N"],
+    row: tuple[int, ...],
+    dtype: np.dtype[Any],
+    data: bytes,
+) -> str | None:
+    shape = (len(counts), *row)
+    values = np.frombuffer(data, dtype, int(np.prod(shape))).reshape(shape)
+    behind = np.arange(row[0]) >= counts[:, None]  # (N, O)
+    images = np.flatnonzero([values[i, behind[i]].any() for i in range(len(counts))])
+    if not images.size:
+        return None
+    return f"{entry.key}: image {images[0]} of it is not zero behind its {counts[images[0]]} boxes"
 
 
 def check_sizes(store: Opened, found: dict[str, int]) -> Iterator[Checked]:

@@ -60,6 +60,7 @@ class StoreWriter:
         uri: str,
         *,
         num_objects: int,
+        min_objects: int | None = None,
         feature_dim: int,
         object_classes: Sequence[str],
         attribute_classes: Sequence[str],
@@ -78,6 +79,9 @@ class StoreWriter:
             uri: where the store will be; a half-written store there is replaced, or continued if
                 it is of the same inputs and sizes.
             num_objects: O, boxes of every image.
+            min_objects: the least boxes of an image, where some have fewer than ``num_objects``:
+                theirs are padded with zeros, and counted. None, or ``num_objects``, is a store
+                whose images all have as many.
             feature_dim: F, width of a feature.
             object_classes: names of the detector's object classes, at most 32,768.
             attribute_classes: names of its attribute classes, at most 32,768.
@@ -100,6 +104,11 @@ class StoreWriter:
             raise DataError(f"feature_dtype {feature_dtype!r} is not one of {FEATURE_DTYPES}")
         if min(num_objects, feature_dim, images_per_shard) < 1:
             raise DataError("num_objects, feature_dim and images_per_shard must be at least 1")
+        if min_objects is not None and not 1 <= min_objects <= num_objects:
+            raise DataError(
+                f"min_objects={min_objects} must be at least 1 and at most num_objects="
+                f"{num_objects}"
+            )
         vocabularies = {
             "objects": list(object_classes),
             "attributes": list(attribute_classes),
@@ -115,6 +124,7 @@ class StoreWriter:
             images_per_shard=images_per_shard,
             num_object_classes=len(object_classes),
             num_attribute_classes=len(attribute_classes),
+            min_objects=None if min_objects == num_objects else min_objects,
         )
         self._answer_ids = {answer: i for i, answer in enumerate(answers)}
         self._extractor = extractor
@@ -182,6 +192,7 @@ class StoreWriter:
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             num_objects=sizes.num_objects,
+            min_objects=sizes.min_objects,
             feature_dim=sizes.feature_dim,
             feature_dtype=sizes.feature_dtype,
             images_per_shard=sizes.images_per_shard,
@@ -205,7 +216,7 @@ class StoreWriter:
         """What must be the same for a finished shard to be kept."""
         return {
             "version": [SCHEMA_VERSION, JOB_VERSION],
-            "sizes": asdict(self._sizes),
+            "sizes": {k: v for k, v in asdict(self._sizes).items() if v is not None},
             "extractor": self._extractor,
             **inputs,
         }

@@ -233,7 +233,7 @@ class TrainingSteps:
             group_keys=_joined([lane.group_keys[step] for lane in lanes]),
             pool_ids=np.repeat(np.arange(len(lanes)), self.plan.pairs_per_lane_step),
         )
-        pools = [WindowPool(window, lane.live(step)) for lane in lanes]
+        pools = [WindowPool(window, lane.live(step), self.split.num_boxes) for lane in lanes]
         pairs = gather(self.split, window, visit, pools)
         return collate_step(pairs, self.settings.micro_batch_size, self.collate)
 
@@ -267,7 +267,10 @@ class EvaluationSteps:
             pair_ids = self.index.pair_ids[positions].astype(np.int64)
             rows = self.index.image_rows[positions].astype(np.int64)
             shards, pool_ids = np.unique(shards_of[positions], return_inverse=True)
-            pools = [WindowPool(window, shards[k : k + 1]) for k in range(len(shards))]
+            pools = [
+                WindowPool(window, shards[k : k + 1], self.split.num_boxes)
+                for k in range(len(shards))
+            ]
             visit = Visit(0, step, pair_ids, rows, group_keys=pair_ids, pool_ids=pool_ids)
             pairs = gather(self.split, window, visit, pools)
             batch = collate_step(pairs, len(pair_ids), self.collate)
@@ -340,6 +343,7 @@ def gather(
         attribute_scores=split.attribute_scores[rows].astype(np.float32),
         pool_ids=visit.pool_ids[begins],
         donors=donors,
+        num_boxes=None if split.num_boxes is None else split.num_boxes[rows].astype(np.int64),
     )
 
 

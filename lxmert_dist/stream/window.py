@@ -5,7 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64, Integer, UInt8
 
 from lxmert_dist.store.slabs import ArrayPool, SlabPool
 
@@ -49,7 +49,7 @@ class ShardWindow:
         self.slabs = SlabPool(source.shard_bytes, most)
         self._batches = ArrayPool()
         self._source = source
-        self._images_per_shard = source.images_per_shard
+        self.images_per_shard = source.images_per_shard
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="shard-reader")
         self._held: dict[int, set[int]] = {}
         self._reads: dict[int, Future[Features]] = {}
@@ -103,7 +103,7 @@ class ShardWindow:
 
         They are the caller's; their memory is used anew when nobody looks at it any more.
         """
-        shards, rows = (part.tolist() for part in np.divmod(image_rows, self._images_per_shard))
+        shards, rows = (part.tolist() for part in np.divmod(image_rows, self.images_per_shard))
         features = {shard: self.shard(shard) for shard in set(shards)}
         first = features[shards[0]]
         out = self._batches.empty((len(rows), *first.shape[1:]), first.dtype)
@@ -134,10 +134,26 @@ class WindowPool:
     It keeps the features alive by itself, also after the window has let go of them.
     """
 
-    def __init__(self, window: ShardWindow, shards: Int64[np.ndarray, " W"]) -> None:
-        """Take the given shards, in the given order."""
+    def __init__(
+        self,
+        window: ShardWindow,
+        shards: Int64[np.ndarray, " W"],
+        num_boxes: Integer[np.ndarray, " N"] | None = None,
+    ) -> None:
+        """Take the given shards, in the given order.
+
+        Args:
+            window: that holds them.
+            shards: their numbers.
+            num_boxes: of all images of the split; None where all have as many.
+        """
         self._features = [window.shard(int(shard)) for shard in shards]
         self._ends = np.cumsum([len(features) for features in self._features])
+        self.num_boxes: Int64[np.ndarray, " n"] | None = None
+        if num_boxes is not None:
+            size = window.images_per_shard
+            parts = [num_boxes[size * shard : size * (shard + 1)] for shard in shards.tolist()]
+            self.num_boxes = np.concatenate(parts, dtype=np.int64)
 
     @property
     def num_images(self) -> int:

@@ -55,16 +55,18 @@ def model_inputs(
         token_ids: padded at the end of each row.
         lengths: of the sentences.
         roi_features: of the batch's images.
-        batch: gives boxes, and which pair shows which image.
+        batch: gives boxes, which of them are real, and which pair shows which image.
         multiple: rounds the number of packed tokens up, see ``train.shape_multiple``.
     """
     real = np.arange(token_ids.shape[1]) < lengths[:, None]  # (B, T)
+    objects = batch.real_objects  # (I, O)
     return ModelInputs.pack(
         to_tensor(token_ids),
         to_tensor(real),
         to_tensor(roi_features),
         to_tensor(batch.boxes),
         to_tensor(batch.image_index),
+        object_mask=None if objects is None else to_tensor(objects),
         multiple=multiple,
     )
 

@@ -152,9 +152,12 @@ class PretrainingTask(nn.Module):
             every = values.index_select(0, inputs.image_index).flatten()
             return every.index_select(0, rows.clamp(min=0)) if masked_only else every
 
-        covered = (
-            rows != IGNORED if masked_only else torch.ones_like(vision[:, 0], dtype=torch.bool)
-        )
+        if masked_only:
+            covered = rows != IGNORED
+        elif inputs.object_mask is None:
+            covered = torch.ones_like(vision[:, 0], dtype=torch.bool)
+        else:
+            covered = of_pairs(inputs.object_mask)
         for name, logits, ids, scores in (
             ("object_label", seen.object_logits, targets.object_ids, targets.object_scores),
             (

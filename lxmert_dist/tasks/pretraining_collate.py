@@ -141,8 +141,10 @@ def _counts(
     objectives: ObjectivesConfig,
 ) -> dict[str, float]:
     """What the loop divides by."""
-    masked = masked_objects[batch.image_index]  # (B, O)
-    objects = float(masked.sum() if objectives.visual_mean_over == "masked" else masked.size)
+    counted = masked_objects if objectives.visual_mean_over == "masked" else batch.real_objects
+    if counted is None:
+        counted = np.ones_like(masked_objects)
+    objects = float(counted[batch.image_index].sum())
     return {
         "masked_lm": float((word_labels != IGNORED).sum()),
         "matching": float(len(answer_ids)),

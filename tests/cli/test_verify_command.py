@@ -247,7 +247,7 @@ def test_a_place_that_cannot_be_listed_is_checked_all_the_same(copy, command, mo
 
 
 def test_an_endpoint_that_is_gone_ends_the_check(copy, command, monkeypatch):
-    def gone(uri, entry):
+    def gone(uri, entry, look):
         raise uris.UnreachableError("cannot reach it: reset")
 
     monkeypatch.setattr(verification, "problem_of", gone)

@@ -17,7 +17,7 @@ ANSWERS = ("circle", "rectangle", "triangle", "red", "blue", "yes", "no")
 class MeanDetector:
     """Describes an image by its mean colour; remembers the pixels that it saw."""
 
-    num_objects = 2
+    num_objects = min_objects = 2
     feature_dim = 3
     object_classes = ("thing",)
     attribute_classes = ("plain", "dark")

@@ -20,6 +20,7 @@ class Pool:
     """Every object's first feature is 1 + its number in the pool; keeps what was asked."""
 
     num_images: int
+    num_boxes: np.ndarray | None = None
 
     def gather(self, images: np.ndarray, objects: np.ndarray) -> np.ndarray:
         names = 1 + images * SPEC.num_objects + objects
@@ -131,6 +132,32 @@ def test_donors_are_of_the_pool_of_the_image() -> None:
     for pool, images in ((0, 40), (1, 1)):
         drawn = np.unique(names[pool::2]) - 1
         assert (drawn == np.arange(images * SPEC.num_objects)).all()
+
+
+def test_donors_are_as_likely_each_real_object_of_the_pool() -> None:
+    """Where images differ in their number of objects; the shares are within 5 sigma."""
+    objectives = ObjectivesConfig(
+        object_mask_rate=1.0, object_replace_fraction=0.0, object_random_fraction=1.0
+    )
+    counts = np.array([1, 6, 3, 2])
+    raw = replace(batch(20_000), donors=(Pool(4, counts), Pool(4, counts)))
+    names = mask_objects(raw, objectives, seed=1, epoch=0).roi_features[..., 0].ravel() - 1
+    found, numbers = np.unique(names, return_counts=True)
+    real = [image * SPEC.num_objects + k for image, n in enumerate(counts) for k in range(n)]
+    assert found.tolist() == real
+    expected = names.size / len(real)
+    assert np.abs(numbers - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_padding_is_never_chosen_and_changes_no_other_draw() -> None:
+    raw = batch(500)
+    counts = 1 + np.arange(500) % SPEC.num_objects
+    some = mask_objects(replace(raw, num_boxes=counts), OBJECTIVES, seed=1, epoch=0)
+    every = mask_objects(raw, OBJECTIVES, seed=1, epoch=0)
+    real = np.arange(SPEC.num_objects) < counts[:, None]
+    assert (some.chosen == (every.chosen & real)).all()
+    assert (some.roi_features[real] == every.roi_features[real]).all()
+    assert (some.roi_features[~real] == -1).all()
 
 
 def test_images_with_the_same_key_have_the_same_mask() -> None:

@@ -51,6 +51,7 @@ class Names:
     """A donor pool where every feature is 1 + the number of its object in the pool."""
 
     num_images = 50
+    num_boxes = None
 
     def gather(self, images: np.ndarray, objects: np.ndarray) -> np.ndarray:
         return (1 + images * OBJECTS + objects)[:, None].astype(np.float32)

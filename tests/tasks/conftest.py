@@ -21,6 +21,7 @@ class ArrayPool:
     """A donor pool over an array (N, O, F)."""
 
     features: np.ndarray
+    num_boxes: np.ndarray | None = None
 
     @property
     def num_images(self) -> int:
