@@ -38,6 +38,9 @@ class Purpose(IntEnum):
     SYNTHETIC = 17
     SOURCE_ORDER = 18
     BOOTSTRAP = 19
+    REGION_SAMPLE = 20
+    FLIP = 21
+    IMAGE_ORDER = 22
 
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)

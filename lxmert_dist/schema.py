@@ -8,6 +8,7 @@ that are read, Q questions.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -37,6 +38,21 @@ class RoiRecord:
     object_scores: Float32[np.ndarray, " O"]
     attribute_ids: Int64[np.ndarray, " O"]
     attribute_scores: Float32[np.ndarray, " O"]
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image and the N things in it, which a detector learns from.
+
+    Boxes are x1, y1, x2, y2 in pixels of the image. An attribute can be ``IGNORED``.
+    """
+
+    image_id: str
+    source: Path | bytes
+    """An image file, or its contents."""
+    boxes: Float32[np.ndarray, "N 4"]
+    object_ids: Int64[np.ndarray, " N"]
+    attribute_ids: Int64[np.ndarray, " N"]
 
 
 @runtime_checkable

@@ -1,5 +1,6 @@
 """Faster R-CNN with the head of bottom-up attention: regions, their features, what they are."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -84,12 +85,7 @@ class RegionHead(nn.Module):
             height: of the resized image.
             width: the same.
         """
-        grid, scale = self._config.pool_size, 1 / STRIDE
-        if self._config.pooling == "max":
-            pooled = roi_pool(feature_map, [boxes], grid, scale)
-        else:
-            pooled = roi_align(feature_map, [boxes], grid, scale, aligned=True)
-        features = self.layer4(pooled).mean(dim=(2, 3))
+        features = self.features(feature_map, [boxes])
         objects = self.object_score(features)
         moves = self.corrections(features)  # (R, 4) or, for each class, (R, 4 C)
         if not self._config.class_agnostic_boxes:
@@ -100,17 +96,29 @@ class RegionHead(nn.Module):
             boxes=boxes,
             features=features,
             object_logits=objects,
-            attribute_logits=self._attributes(features, objects),
+            attribute_logits=self.attributes(features, objects.argmax(dim=1)),
             corrected_boxes=clipped(moved, height, width),
         )
 
-    def _attributes(
-        self, features: Float[Tensor, "R F"], objects: Float[Tensor, "R C1"]
+    def features(
+        self, feature_map: Float[Tensor, "B C h w"], boxes: Sequence[Float[Tensor, "_ 4"]]
+    ) -> Float[Tensor, "R F"]:
+        """Features of the boxes of B images, image after image; boxes in pixels."""
+        grid, scale = self._config.pool_size, 1 / STRIDE
+        if self._config.pooling == "max":
+            pooled = roi_pool(feature_map, list(boxes), grid, scale)
+        else:
+            pooled = roi_align(feature_map, list(boxes), grid, scale, aligned=True)
+        features: Float[Tensor, "R F"] = self.layer4(pooled).mean(dim=(2, 3))
+        return features
+
+    def attributes(
+        self, features: Float[Tensor, "R F"], object_ids: Int64[Tensor, " R"]
     ) -> Float[Tensor, "R A1"] | None:
-        """Attributes of what a region is taken for, which may be the background."""
+        """Attributes of regions that are taken for ``object_ids``, or for the background."""
         if not self._config.attribute_classes:
             return None
-        taken_for = self.class_embedding(objects.argmax(dim=1))
+        taken_for = self.class_embedding(object_ids)
         hidden = functional.relu(self.attribute_hidden(torch.cat([features, taken_for], dim=1)))
         logits: Float[Tensor, "R A1"] = self.attribute_score(hidden)
         return logits

@@ -40,7 +40,7 @@ def network_input(
         config: of the network.
         device: where the input is needed.
     """
-    channels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1).float()
+    channels = torch.from_numpy(image.copy()).to(device).permute(2, 0, 1).float()
     if config.colour_order == "BGR":
         channels = channels.flip(0)
     sides = resized_sides(image.shape[0], image.shape[1], config)

@@ -46,20 +46,40 @@ class ProposalNetwork(nn.Module):
         Returns:
             Boxes in pixels of the resized image, within it; R from 0 to ``after_nms``.
         """
-        config = self._config
+        logits, moves = self.scores(feature_map)
+        return self.best(logits[0], moves[0], self.anchors_of(feature_map), height, width)
+
+    def scores(
+        self, feature_map: Float[Tensor, "B C h w"]
+    ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K 4"]]:
+        """Logits and corrections of all K anchors of each image, place after place."""
         hidden = functional.relu(self.conv(feature_map))
-        logits = self.objectness(hidden)[0].permute(1, 2, 0).flatten()  # places, then anchors
-        moves = self.corrections(hidden)[0].permute(1, 2, 0).reshape(-1, 4)
+        logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1)
+        moves = self.corrections(hidden).permute(0, 2, 3, 1).flatten(1)
+        return logits, moves.view(len(moves), -1, 4)
+
+    def best(
+        self,
+        logits: Float[Tensor, " K"],
+        moves: Float[Tensor, "K 4"],
+        anchors: Float[Tensor, "K 4"],
+        height: int,
+        width: int,
+    ) -> Float[Tensor, "R 4"]:
+        """The proposals of one image, as :meth:`forward`."""
+        config = self._config
         logits, order = logits.sort(descending=True, stable=True)
         order = order[: config.before_nms]
-        anchors = self._anchors_of(*feature_map.shape[-2:])[order]
-        boxes = clipped(corrected(anchors, moves[order], (1.0, 1.0, 1.0, 1.0)), height, width)
+        boxes = clipped(
+            corrected(anchors[order], moves[order], (1.0, 1.0, 1.0, 1.0)), height, width
+        )
         large = (boxes[:, 2:] - boxes[:, :2] > config.min_size).all(dim=1)
         boxes, logits = boxes[large], logits[: len(order)][large]
         return boxes[nms(boxes, logits, config.nms_threshold)[: config.after_nms]]
 
-    def _anchors_of(self, rows: int, columns: int) -> Float[Tensor, "K 4"]:
+    def anchors_of(self, feature_map: Float[Tensor, "B C h w"]) -> Float[Tensor, "K 4"]:
         """The anchors of a map, in the order of the network's outputs."""
+        rows, columns = feature_map.shape[-2:]
         like = self.anchors
         y = torch.arange(rows, device=like.device, dtype=like.dtype) * STRIDE
         x = torch.arange(columns, device=like.device, dtype=like.dtype) * STRIDE
