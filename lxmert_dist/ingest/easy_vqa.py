@@ -67,7 +67,7 @@ def prepare_easy_vqa(
         DataError: the data set is missing, unreadable or inconsistent.
         StoreError: the store exists, or cannot be written.
     """
-    root = data_dir or _package_data()
+    root = data_dir or package_data()
     answers = read_answers(root)
     train_part, test_part = (
         _first_images(read_part(root, name, answers), limit) for name in ("train", "test")
@@ -187,7 +187,12 @@ def _first_images(part: Part, limit: int | None) -> Part:
     return Part(images, [q for q in part.questions if q.image_id in images])
 
 
-def _package_data() -> Path:
+def package_data() -> Path:
+    """The installed package's ``data`` directory.
+
+    Raises:
+        DataError: it is not installed.
+    """
     spec = find_spec("easy_vqa")
     if spec is None or spec.origin is None:
         raise DataError("the data set easy-vqa is not installed; pip install 'lxmert_dist[detect]'")
