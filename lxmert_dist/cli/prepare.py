@@ -13,11 +13,13 @@ from lxmert_dist.errors import DataError
 
 if TYPE_CHECKING:
     from lxmert_dist.ingest import AnswerTable, LxmertFiles
+    from lxmert_dist.schema import Detector
 
 EXAMPLES = """\
 examples:
   python launch/prepare.py easy-vqa --out data/easy_vqa
   python launch/prepare.py easy-vqa --out s3://bucket/easy_vqa
+  python launch/prepare.py easy-vqa --detector runs/detector/easy_vqa --out data/detected
   python launch/prepare.py lxmert --out data/lxmert --tokenizer bert-base-uncased \\
       --tsv train2014_obj36.tsv val2014_obj36.tsv vg_gqa_obj36.tsv --answers all_ans.json \\
       --json mscoco_train.json mscoco_nominival.json vgnococo.json mscoco_minival.json
@@ -93,7 +95,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _add_easy_vqa(easy: argparse.ArgumentParser) -> None:
-    easy.add_argument("--boxes", type=int, default=4, help="regions of every image (default 4)")
+    easy.add_argument(
+        "--boxes",
+        type=int,
+        metavar="N",
+        help="regions of every image (default 4, or as the detector's settings say)",
+    )
+    easy.add_argument(
+        "--detector",
+        type=Path,
+        metavar="DIR",
+        help="a Faster R-CNN of launch/train_detector.py (default: a detector without training)",
+    )
     easy.add_argument(
         "--tokenizer",
         default="",
@@ -247,6 +260,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
                 arguments.out,
                 seed=arguments.seed,
                 num_objects=arguments.boxes,
+                detector=arguments.detector,
                 tokenizer=arguments.tokenizer,
                 limit=arguments.limit,
                 overwrite=arguments.overwrite,
@@ -263,19 +277,31 @@ def prepare_easy_vqa_store(
     uri: str,
     *,
     seed: int,
-    num_objects: int = 4,
+    num_objects: int | None = None,
+    detector: Path | None = None,
     tokenizer: str = "",
     limit: int | None = None,
     overwrite: bool = False,
 ) -> None:
     """Detect, tokenise and write easy-VQA to ``uri``; see ``ingest.easy_vqa`` for the splits.
 
+    Args:
+        uri: where the store will be.
+        seed: of the split and of the order of images.
+        num_objects: boxes of every image; None takes 4, or what the detector's settings say.
+        detector: directory of a Faster R-CNN; None takes the detector without training.
+        tokenizer: directory or hub name; empty trains one.
+        limit: so many images of each part; None for all.
+        overwrite: replace a finished store.
+
     Raises:
-        DataError: the data set, the detector's weights or the tokenizer cannot be read.
+        ConfigError: the detector's settings are wrong.
+        CheckpointError: its weights are.
+        DataError: the data set, the default detector's weights or the tokenizer cannot be read.
         StoreError: there is a store already, or the place cannot be written.
     """
     try:
-        from lxmert_dist.detect import SalientDetector
+        from lxmert_dist.detect import SalientDetector, load_detector
     except ImportError as error:
         raise DataError(
             f"describing images needs {error.name}: pip install 'lxmert_dist[detect]'"
@@ -283,11 +309,16 @@ def prepare_easy_vqa_store(
     from lxmert_dist.ingest import prepare_easy_vqa
     from lxmert_dist.store import open_store
 
+    if detector is None:
+        describes: Detector = SalientDetector(4 if num_objects is None else num_objects)
+    else:
+        boxes = [] if num_objects is None else [f"selection.boxes={num_objects}"]
+        describes = load_detector(detector, overrides=boxes)
     _say(f"preparing easy-VQA at {uri}")
     prepare_easy_vqa(
         uri,
         seed=seed,
-        detector=SalientDetector(num_objects),
+        detector=describes,
         tokenizer=tokenizer,
         limit=limit,
         overwrite=overwrite,
