@@ -4,10 +4,12 @@ import json
 from collections.abc import Iterable
 
 import report_data as data
+import report_detector
 import report_training as training
 from record import HERE, RESULTS
 
 SECTIONS = {
+    "detector": report_detector.detector,
     "easy_vqa": training.easy_vqa,
     "grouping": training.grouping,
     "ingest": data.ingest,
