@@ -166,9 +166,9 @@ def test_the_installed_package(prepare):
 
 
 def test_all_images_of_the_package_are_in_one_part_only():
-    from lxmert_dist.ingest.easy_vqa import _package_data, read_answers, read_part
+    from lxmert_dist.ingest.easy_vqa import package_data, read_answers, read_part
 
-    root = _package_data()
+    root = package_data()
     answers = read_answers(root)
     parts = {name: read_part(root, name, answers) for name in ("train", "test")}
     assert [len(part.questions) for part in parts.values()] == [38_575, 9_673]
