@@ -54,10 +54,9 @@ def step(store) -> PairBatch:
 def copied(pairs: PairBatch) -> list[PairBatch]:
     """Each pair with a copy of its image."""
     of_pairs = ("epoch", "step", "donors", "pair_ids", "image_index")
+    of_images = {f.name: getattr(pairs, f.name) for f in fields(pairs) if f.name not in of_pairs}
     copies = {
-        f.name: getattr(pairs, f.name)[pairs.image_index]
-        for f in fields(pairs)
-        if f.name not in of_pairs
+        name: values[pairs.image_index] for name, values in of_images.items() if values is not None
     }
     return [replace(pairs, image_index=np.arange(len(pairs.pair_ids)), **copies)]
 
