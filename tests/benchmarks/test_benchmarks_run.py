@@ -41,6 +41,7 @@ def test_profile_adds_up() -> None:
     assert sum(shares[:-1]) == pytest.approx(100, abs=0.1 * len(shares))
 
 
+@pytest.mark.slow
 def test_ideas() -> None:
     output = bench("bench_ideas.py", "--precision", "fp32", "--rounds", "1")
     assert len(output.splitlines()) == 9
@@ -63,6 +64,7 @@ def test_streams_deliver_the_same_samples() -> None:
         assert any(line.startswith(f"{name}: ") for line in lines), name
 
 
+@pytest.mark.slow
 def test_ingest() -> None:
     output = bench("bench_ingest.py", "--processes", "2", batch=False)
     names = [line.split(":")[0] for line in output.splitlines() if " us CPU" in line]
@@ -71,6 +73,7 @@ def test_ingest() -> None:
     assert "most memory of a process" in output
 
 
+@pytest.mark.slow
 def test_loop() -> None:
     output = bench(
         "bench_loop.py", "--images", "160", "--rounds", "6", "--every", "2", "--warm-up", "1"
@@ -79,6 +82,7 @@ def test_loop() -> None:
     assert "as long as torch.save" in output
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_collectives() -> None:
     lines = bench("bench_collectives.py", batch=False).splitlines()

@@ -60,7 +60,9 @@ def test_another_schema_version_is_named(attempt, copy):
     assert "99" in message
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+@pytest.mark.parametrize(
+    "damage", ["flip", *(pytest.param(how, marks=pytest.mark.slow) for how in ("cut", "remove"))]
+)
 @pytest.mark.distributed
 def test_a_bad_chunk_stops_the_run_and_is_named(copy, tmp_path, damage):
     chunk = copy / "train" / "roi_features" / "c" / "3" / "0" / "0"

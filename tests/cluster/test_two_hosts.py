@@ -131,6 +131,7 @@ def test_deepspeed_over_two_hosts_trains_the_same_pairs(net, ssh, alone, tiny_st
     assert is_the_same(ledger(tmp_path), alone)
 
 
+@pytest.mark.slow
 def test_torchrun_over_two_hosts_trains_the_same_pairs(net, alone, tiny_store, tmp_path):
     line = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
     line += ["--rdzv-backend=c10d", f"--rdzv-endpoint={net['h1'].address}:29400"]

@@ -85,7 +85,9 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "sent", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_processes_end_with_their_parent(tmp_path, sent):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
@@ -105,7 +107,7 @@ def test_processes_end_with_their_parent(tmp_path, sent):
             os.killpg(parent.pid, sent)
         else:
             parent.send_signal(sent)
-        gone, alive = psutil.wait_procs(family, timeout=20)
+        gone, alive = psutil.wait_procs(family, timeout=60)
         for process in alive:
             process.kill()
         assert not alive, gone

@@ -132,7 +132,7 @@ def test_every_head(case: Case, batch: MicroBatch) -> None:
     assert max(worst.values()) < TOLERANCE, worst
 
 
-@pytest.mark.parametrize("visual_weight", [1 / 0.15, 6.67])
+@pytest.mark.parametrize("visual_weight", [1 / 0.15, pytest.param(6.67, marks=pytest.mark.slow)])
 def test_each_loss(visual_weight: float, case: Case, batch: MicroBatch) -> None:
     weights = ("object_label_weight", "attribute_label_weight", "roi_feature_weight")
     case.task.objectives = ObjectivesConfig(**dict.fromkeys(weights, visual_weight))

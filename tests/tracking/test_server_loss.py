@@ -29,6 +29,7 @@ def client(server):
     return mlflow.MlflowClient(server.uri)
 
 
+@pytest.mark.slow
 def test_metrics_reach_a_server_that_comes_up_late(server, client, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(mlflow_tracker, "_RETRY_SECONDS", 0.5)
     tracker = build_tracker(

@@ -62,7 +62,7 @@ def with_fp16(monkeypatch):
     monkeypatch.setattr(type(get_accelerator()), "is_fp16_supported", lambda self: True)
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("stage", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))])
 def test_a_step_that_overflows_is_skipped_and_said_so(with_fp16, tiny_store, tmp_path, stage):
     settings = [f"train.zero_stage={stage}", "train.precision=fp16", "train.initial_scale_power=24"]
     settings += ["optimizer.name=adamw", "train.scale_window=2", "checkpoint.every=5"]

@@ -50,6 +50,7 @@ def test_a_killed_run_on_s3_ends_like_one_on_a_disk(remote_store, tiny_store, s3
     assert s3.secret_key not in str(state)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_and_comes_back_is_waited_for(
     remote_store, tiny_store, s3, tmp_path
 ):

@@ -32,7 +32,7 @@ def undisturbed(tiny_store, tmp_path_factory):
     return pretrain(tmp_path_factory.mktemp("undisturbed"), tiny_store, *STEPS)
 
 
-@pytest.mark.parametrize("kill_step", [3, 13])
+@pytest.mark.parametrize("kill_step", [3, pytest.param(13, marks=pytest.mark.slow)])
 def test_sigkill_then_the_same_command_gives_the_same_run(
     undisturbed, tiny_store, tmp_path, kill_step
 ):
