@@ -50,7 +50,7 @@ def of_store(uri: str, digest: str) -> FoundTokenizer | None:
     """The tokenizer of a run's store, where that is in reach and still has it."""
     try:
         store = open_store(uri)
-        if store.manifest.tokenizer.digest != digest:
+        if store.tokenizer.digest != digest:
             return None
         found = in_directory(store.tokenizer_dir())
     except StoreError:

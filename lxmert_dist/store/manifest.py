@@ -150,12 +150,13 @@ class Manifest(Record):
     images_per_shard: int
     extractor: str
     info: dict[str, Any]
-    tokenizer: TokenizerEntry
     objects: VocabularyEntry
     attributes: VocabularyEntry
     answers: VocabularyEntry
     splits: dict[str, SplitEntry]
     root: ObjectEntry
+    tokenizer: TokenizerEntry | None = None
+    """None, and then not written, in a store of features without sentences."""
     min_objects: int | None = None
     """The least boxes of an image; None where all have ``num_objects``, and then not written. A
     program that does not know the field refuses the store, instead of training on padding."""
@@ -163,7 +164,8 @@ class Manifest(Record):
     def all_objects(self) -> Iterator[ObjectEntry]:
         """Every object of the store, apart from the manifest and the pointer to it."""
         yield self.root
-        yield from self.tokenizer.files
+        if self.tokenizer is not None:
+            yield from self.tokenizer.files
         yield from (v.file for v in (self.objects, self.attributes, self.answers))
         for split in self.splits.values():
             yield from split.objects()
@@ -178,7 +180,7 @@ def canonical_json(tree: Any) -> bytes:
 
 def encode(manifest: Manifest) -> tuple[bytes, str]:
     """The canonical bytes of a manifest and their SHA-256 (64 hex digits)."""
-    absent = {"min_objects"} if manifest.min_objects is None else None
+    absent = {name for name in ("min_objects", "tokenizer") if getattr(manifest, name) is None}
     data = canonical_json(manifest.model_dump(mode="json", exclude=absent))
     return data, hashlib.sha256(data).hexdigest()
 

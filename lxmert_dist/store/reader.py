@@ -15,7 +15,7 @@ from lxmert_dist.store.cache import DiskCache
 from lxmert_dist.store.catalogue import open_catalogue
 from lxmert_dist.store.fetch import Fetcher
 from lxmert_dist.store.layout import POINTER_KEY
-from lxmert_dist.store.manifest import Manifest, VocabularyEntry
+from lxmert_dist.store.manifest import Manifest, TokenizerEntry, VocabularyEntry
 from lxmert_dist.store.read_settings import ReadSettings
 from lxmert_dist.store.split import Split
 
@@ -29,7 +29,6 @@ class Store:
         uri: where it is.
         digest: of its manifest, 64 hex digits; names exactly these data.
         manifest: everything that is in it.
-        spec: the sizes that a model takes from it.
         object_classes: names of the detector's object classes, by id.
         attribute_classes: names of its attribute classes, by id.
         answers: the answer table, by id.
@@ -50,18 +49,6 @@ class Store:
         self.object_classes = _vocabulary(uri, manifest.objects)
         self.attribute_classes = _vocabulary(uri, manifest.attributes)
         self.answers = _vocabulary(uri, manifest.answers)
-        self.spec = DataSpec(
-            vocab_size=manifest.tokenizer.vocab_size,
-            pad_id=manifest.tokenizer.pad_id,
-            cls_id=manifest.tokenizer.cls_id,
-            sep_id=manifest.tokenizer.sep_id,
-            mask_id=manifest.tokenizer.mask_id,
-            num_objects=manifest.num_objects,
-            feature_dim=manifest.feature_dim,
-            num_object_classes=manifest.objects.size,
-            num_attribute_classes=manifest.attributes.size,
-            num_answers=manifest.answers.size,
-        )
         self._scratch = Path(tempfile.mkdtemp(prefix="lxmert_dist_"))
         weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
         self._settings = settings
@@ -71,6 +58,42 @@ class Store:
             self._cache = DiskCache(directory, settings.cache_bytes, settings.patience_s)
         self._splits: dict[str, Split] = {}
         self._lock = threading.Lock()
+
+    @property
+    def tokenizer(self) -> TokenizerEntry:
+        """What made the token ids.
+
+        Raises:
+            StoreError: these are features without sentences.
+        """
+        if self.manifest.tokenizer is None:
+            place = uris.shown(self.uri)
+            raise StoreError(
+                f"{place} holds features without sentences; build a store of pairs of it: "
+                f"launch/prepare.py own --features {place} --sentences FILE --out URI"
+            )
+        return self.manifest.tokenizer
+
+    @property
+    def spec(self) -> DataSpec:
+        """The sizes that a model takes from it.
+
+        Raises:
+            StoreError: these are features without sentences.
+        """
+        manifest, tokenizer = self.manifest, self.tokenizer
+        return DataSpec(
+            vocab_size=tokenizer.vocab_size,
+            pad_id=tokenizer.pad_id,
+            cls_id=tokenizer.cls_id,
+            sep_id=tokenizer.sep_id,
+            mask_id=tokenizer.mask_id,
+            num_objects=manifest.num_objects,
+            feature_dim=manifest.feature_dim,
+            num_object_classes=manifest.objects.size,
+            num_attribute_classes=manifest.attributes.size,
+            num_answers=manifest.answers.size,
+        )
 
     def split(self, name: str) -> Split:
         """A split, read when it is first asked for.
@@ -95,11 +118,9 @@ class Store:
         """A local directory with the tokenizer's files, valid as long as this store.
 
         Raises:
-            StoreError: a file is missing, damaged or out of reach.
+            StoreError: a file is missing, damaged or out of reach, or there is no tokenizer.
         """
-        paths = [
-            local_copy(self.uri, file, self._scratch) for file in self.manifest.tokenizer.files
-        ]
+        paths = [local_copy(self.uri, file, self._scratch) for file in self.tokenizer.files]
         return paths[0].parent
 
 

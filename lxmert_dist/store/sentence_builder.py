@@ -40,7 +40,10 @@ class SentenceBuilder:
     def __init__(
         self, image_rows: Mapping[str, int], answer_ids: Mapping[str, int], vocab_size: int
     ) -> None:
-        """Start a table for the images, answers and vocabulary that sentences may refer to."""
+        """Start a table for the images, answers and vocabulary that sentences may refer to.
+
+        With a ``vocab_size`` of 0 it stays empty.
+        """
         self._image_rows = image_rows
         self._answer_ids = answer_ids
         self._vocab_size = vocab_size
@@ -84,11 +87,14 @@ class SentenceBuilder:
             Pairs of each image row, and pairs by source name.
 
         Raises:
-            DataError: there are no sentences, or more than fit a table.
+            DataError: there are no sentences, but a vocabulary, or more than fit a table.
         """
         self._flush()
         if not self._rows:
-            raise DataError("a split needs at least one sentence")
+            if self._vocab_size:
+                raise DataError("a split needs at least one sentence")
+            _write_empty(path)
+            return np.zeros(num_images, np.int64), {}
         rows = np.concatenate(self._rows)
         order = np.argsort(rows, kind="stable")
         names = sorted(self._sources)
@@ -102,8 +108,7 @@ class SentenceBuilder:
             self._scores.sorted(order).as_list(SCHEMA.field("answer_scores").type),
             self._uids.sorted(order).as_text(),
         ]
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=SCHEMA))
+        _write_columns(path, columns)
         pairs = np.bincount(rows, minlength=num_images)
         by_source = np.bincount(sources, minlength=len(names))
         return pairs, dict(zip(names, by_source.tolist(), strict=True))
@@ -254,6 +259,19 @@ def _blocks(order: Int64[np.ndarray, " P"]) -> Iterator[Int64[np.ndarray, " p"]]
 
 def _are_ids(token_ids: Array) -> bool:
     return token_ids.ndim == 1 and token_ids.dtype.kind in "iu"
+
+
+def _write_empty(path: Path) -> None:
+    columns = [pa.array([], field.type) for field in SCHEMA if field.name != "source"]
+    source = SCHEMA.get_field_index("source")
+    no_names = pa.array([], pa.string())
+    columns.insert(source, pa.DictionaryArray.from_arrays(pa.array([], pa.uint8()), no_names))
+    _write_columns(path, columns)
+
+
+def _write_columns(path: Path, columns: list[Any]) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+        writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=SCHEMA))
 
 
 def _joined(batch: list[Array]) -> tuple[Int64[np.ndarray, " W"], Int64[np.ndarray, " n"]]:

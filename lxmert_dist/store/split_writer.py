@@ -54,7 +54,7 @@ class SplitWriter:
             name: of the split.
             sizes: what all images share.
             answer_ids: the answer table.
-            vocab_size: of the tokenizer.
+            vocab_size: of the tokenizer; 0 if there is none, and the split has no sentences.
             finished: keys of the parts that an earlier process left.
         """
         self.entry: SplitEntry | None = None

@@ -45,9 +45,11 @@ __all__ = [
     "patience",
     "read_bytes",
     "read_once",
+    "read_range",
     "resolve",
     "retry",
     "shown",
+    "size",
     "timeouts",
     "translated",
     "upload",
@@ -105,6 +107,34 @@ def read_once(uri: str) -> bytes:
     filesystem, key = resolve(uri)
     with translated(uri):
         return bytes(filesystem.cat_file(key))
+
+
+def read_range(uri: str, start: int, end: int) -> bytes:
+    """Bytes ``start`` to ``end`` of the object at ``uri``; fewer only at its end.
+
+    Errors as :func:`read_bytes`.
+    """
+
+    def read() -> bytes:
+        filesystem, key = resolve(uri)
+        with translated(uri):
+            return bytes(filesystem.cat_file(key, start=start, end=end))
+
+    return retry(read) if end > start else b""
+
+
+def size(uri: str) -> int:
+    """The length in bytes of the object at ``uri``; errors as :func:`read_bytes`."""
+
+    def look() -> int:
+        filesystem, key = resolve(uri)
+        with translated(uri):
+            found = filesystem.info(key)
+        if found["type"] != "file":
+            raise MissingError(f"nothing at {shown(uri)}: it is a directory")
+        return int(found["size"] or 0)
+
+    return retry(look)
 
 
 def write_bytes(uri: str, data: bytes | bytearray) -> None:

@@ -65,7 +65,7 @@ class StoreWriter:
         object_classes: Sequence[str],
         attribute_classes: Sequence[str],
         answers: Sequence[str],
-        tokenizer_dir: Path,
+        tokenizer_dir: Path | None,
         extractor: str,
         images_per_shard: int = 64,
         feature_dtype: str = "float16",
@@ -86,7 +86,8 @@ class StoreWriter:
             object_classes: names of the detector's object classes, at most 32,768.
             attribute_classes: names of its attribute classes, at most 32,768.
             answers: the answer table, at most 32,768, each one once.
-            tokenizer_dir: the tokenizer that made the token ids; its files are copied.
+            tokenizer_dir: the tokenizer that made the token ids; its files are copied. None is a
+                store of features without sentences.
             extractor: name of the detector, with weights and selection rule.
             images_per_shard: images in one object of features.
             feature_dtype: ``float16`` or ``float32``.
@@ -116,7 +117,7 @@ class StoreWriter:
         }
         _check_vocabularies(vocabularies)
         self.uri = uri
-        self._tokenizer = describe_tokenizer(tokenizer_dir)
+        self._tokenizer = None if tokenizer_dir is None else describe_tokenizer(tokenizer_dir)
         self._sizes = ImageSizes(
             num_objects=num_objects,
             feature_dim=feature_dim,
@@ -146,9 +147,9 @@ class StoreWriter:
             )
             for name, words in vocabularies.items()
         }
+        files = {} if tokenizer_dir is None else tokenizer_files(tokenizer_dir)
         self._tokenizer_files = tuple(
-            self._put(f"{TOKENIZER}/{name}", data)
-            for name, data in tokenizer_files(tokenizer_dir).items()
+            self._put(f"{TOKENIZER}/{name}", data) for name, data in files.items()
         )
 
     def split(self, name: str) -> SplitWriter:
@@ -166,7 +167,7 @@ class StoreWriter:
             name,
             self._sizes,
             self._answer_ids,
-            self._tokenizer["vocab_size"],
+            0 if self._tokenizer is None else self._tokenizer["vocab_size"],
             self.kept,
         )
         return self._splits[name]
@@ -188,7 +189,9 @@ class StoreWriter:
             if split.entry is None:
                 raise DataError(f"{uris.shown(self.uri)}: split {name!r} was not closed")
             splits[name] = split.entry
-        sizes = self._sizes
+        sizes, tokenizer = self._sizes, None
+        if self._tokenizer is not None:
+            tokenizer = TokenizerEntry(**self._tokenizer, files=self._tokenizer_files)
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             num_objects=sizes.num_objects,
@@ -198,7 +201,7 @@ class StoreWriter:
             images_per_shard=sizes.images_per_shard,
             extractor=self._extractor,
             info=self._info,
-            tokenizer=TokenizerEntry(**self._tokenizer, files=self._tokenizer_files),
+            tokenizer=tokenizer,
             objects=self._vocabularies["objects"],
             attributes=self._vocabularies["attributes"],
             answers=self._vocabularies["answers"],

@@ -151,6 +151,7 @@ def build(config: RunConfig) -> Job:
         StoreError, CheckpointError, ConfigError: something does not fit; nothing was trained yet.
     """
     store = open_store(config.data.store, _read_settings(config))
+    _ = store.tokenizer  # one without sentences is refused before its splits are looked for
     torch.manual_seed(config.seed)
     match config:
         case PretrainConfig():
@@ -278,7 +279,7 @@ def _check_inputs(uri: str, source: Description, store: Store) -> None:
             raise CheckpointError(
                 f"{uri} was trained with {name}={there}, but the store has {here}; {advice}"
             )
-    if source.tokenizer_digest == store.manifest.tokenizer.digest:
+    if source.tokenizer_digest == store.tokenizer.digest:
         return
     known = source.tokenizer_digest
     if source.vocabulary_digest:

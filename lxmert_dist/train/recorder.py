@@ -159,7 +159,7 @@ class Recorder:
             fingerprint=job.config.fingerprint(),
             config=redact_tree(job.config.model_dump(mode="json")),
             data_spec=asdict(job.store.spec),
-            tokenizer_digest=job.store.manifest.tokenizer.digest,
+            tokenizer_digest=job.store.tokenizer.digest,
             answers=list(job.store.answers),
             object_classes=list(job.store.object_classes),
             attribute_classes=list(job.store.attribute_classes),

@@ -45,6 +45,20 @@ def test_bytes_go_in_and_out(place, tmp_path):
     assert uris.exists(uris.join(place, "three"))
 
 
+def test_a_part_of_an_object_and_its_length(place):
+    one = uris.join(place, "a", "one")
+    uris.write_bytes(one, b"0123456789")
+    assert uris.size(one) == 10
+    assert uris.read_range(one, 3, 7) == b"3456"
+    assert uris.read_range(one, 8, 20) == b"89"
+    assert uris.read_range(one, 5, 5) == b""
+    for ask in (uris.size, lambda uri: uris.read_range(uri, 0, 2)):
+        with pytest.raises(uris.MissingError, match="nothing at"):
+            ask(uris.join(place, "a", "two"))
+    with pytest.raises(uris.MissingError):
+        uris.size(uris.join(place, "a"))
+
+
 @pytest.mark.s3
 def test_roots_are_not_deleted(s3):
     for root in (f"s3://{s3.bucket}", "/", f"s3://{s3.bucket}/"):
