@@ -60,6 +60,17 @@ def open_image(
         raise DataError(f"{name}: truncated or damaged ({error}); fetch it again") from error
 
 
+def pixels_in(data: bytes) -> int:
+    """How many pixels an image says that it has, by its header alone; 0 if that cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as image:
+                return image.width * image.height
+    except Exception:  # whatever is wrong with it, :func:`open_image` says
+        return 0
+
+
 def _require_size(image: Image.Image, name: str, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:

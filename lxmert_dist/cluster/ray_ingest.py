@@ -1,6 +1,7 @@
 """The tasks of an ingest as a Ray Data job on all nodes of a cluster."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lxmert_dist.cluster.ray_nodes import connect
@@ -13,10 +14,25 @@ TASKS_A_BLOCK = 4
 """Tasks that a Ray task does one after the other."""
 
 
+@dataclass(frozen=True)
+class Actors:
+    """Processes that a job keeps: how many, with a core each and as many GPUs (or parts of one)."""
+
+    count: int
+    gpus: float = 0.0
+
+
 def map_on_ray(
-    work: Callable[[T], R], items: Iterable[T], /, *, allow_open: bool = False
+    work: Callable[[T], R],
+    items: Iterable[T],
+    /,
+    *,
+    allow_open: bool = False,
+    actors: Actors | None = None,
 ) -> Iterator[R]:
     """Apply a function to items on all nodes, a core each, and yield the results as they come.
+
+    With ``actors`` each item is done by one of these processes, which keep what they have loaded.
 
     The package is sent to the nodes; its dependencies must be there, and so must every file that
     the items name, by the same path. A node that is lost has its items done again by others.
@@ -37,9 +53,18 @@ def map_on_ray(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    blocks = -(-len(tasks) // TASKS_A_BLOCK)
+    blocks = -(-len(tasks) // TASKS_A_BLOCK) if actors is None else len(tasks)
     data = ray.data.from_items(tasks, override_num_blocks=blocks)
-    results = data.map(_Attempt(work), num_cpus=1)
+    if actors is None:
+        results = data.map(_Attempt(work), num_cpus=1)
+    else:
+        results = data.map(
+            _Attempt,
+            fn_constructor_args=(work,),
+            num_cpus=1,
+            num_gpus=actors.gpus,
+            compute=ray.data.ActorPoolStrategy(size=min(actors.count, len(tasks))),
+        )
     try:
         for row in results.iter_rows():
             if isinstance(row["result"], LxmertError):

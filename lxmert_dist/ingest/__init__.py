@@ -5,7 +5,9 @@ from lxmert_dist.ingest.build import build_store
 from lxmert_dist.ingest.butd_tsv import RowSizes
 from lxmert_dist.ingest.coco_captions import CocoCaptions
 from lxmert_dist.ingest.easy_vqa import prepare_easy_vqa
+from lxmert_dist.ingest.feature_store import ExtractionOptions, extract_features
 from lxmert_dist.ingest.gqa import GqaQuestions
+from lxmert_dist.ingest.image_list import list_images
 from lxmert_dist.ingest.lxmert import FeatureFormat, LxmertFiles, prepare_lxmert
 from lxmert_dist.ingest.lxmert_json import AnswerTable
 from lxmert_dist.ingest.matching import matching_ceiling
@@ -21,6 +23,7 @@ from lxmert_dist.ingest.vqa import VqaQuestions
 __all__ = [
     "AnswerTable",
     "CocoCaptions",
+    "ExtractionOptions",
     "FeatureFormat",
     "GqaQuestions",
     "IngestReport",
@@ -36,6 +39,8 @@ __all__ = [
     "available_processes",
     "build_store",
     "collect_answers",
+    "extract_features",
+    "list_images",
     "load_tokenizer",
     "matching_ceiling",
     "prepare_easy_vqa",

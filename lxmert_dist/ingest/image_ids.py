@@ -11,7 +11,7 @@ ImageKey = tuple[str, int | str]
 NumberOf = Literal["coco", "vg"]
 """Whose number a plain number is: VQA and COCO write COCO's, LXMERT and GQA Visual Genome's."""
 
-_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 _COCO = re.compile(r"(?:COCO_)?(?:train|val|test)20\d\d_(\d+)|(\d{12})")
 
 
@@ -27,7 +27,7 @@ def image_key(name: str, coco_ids: Mapping[int, int], number_of: NumberOf = "vg"
         number_of: whose plain numbers are.
     """
     path = PurePosixPath(name)
-    stem = path.stem if path.suffix.lower() in _IMAGE_SUFFIXES else path.name
+    stem = path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
     if match := _COCO.fullmatch(stem):
         return "coco", int(match[1] or match[2])
     if not (stem.isascii() and stem.isdecimal()):
