@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lxmert_dist.cli.command import frame, run_command
+from lxmert_dist.cli.feature_options import feature_places, given_format, stored_format
 from lxmert_dist.cli.sentence_options import add_sentence_options, sentence_files
 from lxmert_dist.errors import DataError
 
 if TYPE_CHECKING:
-    from lxmert_dist.ingest import AnswerTable, LxmertFiles
+    from lxmert_dist.ingest import AnswerTable, FeatureFormat, LxmertFiles
     from lxmert_dist.schema import Detector
 
 EXAMPLES = """\
@@ -29,6 +30,7 @@ examples:
       --vqa-questions v2_OpenEnded_mscoco_train2014_questions.json \\
       --vqa-annotations v2_mscoco_train2014_annotations.json --valid captions_val2014
   python launch/prepare.py own --sentences mine.jsonl --features mine/ --out data/mine
+  python launch/prepare.py own --sentences mine.jsonl --features data/extracted --out data/mine
   python launch/prepare.py synthetic --images 180000 --out data/load_test
 Credentials and endpoint of S3 come from the usual variables: AWS_ACCESS_KEY_ID,
 AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION.
@@ -52,6 +54,7 @@ Features are a TSV file as published ones are, or a directory with a file an ima
 holiday/1.npz (or .safetensors), of the arrays
   roi_features (O, F) float   boxes (O, 4) x1 y1 x2 y2 in pixels   image_size (2,) height and width
 and, if you have them, object_ids, object_scores, attribute_ids, attribute_scores (O,).
+Or else they are one store of launch/extract.py, at a path or URI.
 """
 
 SYNTHETIC = """\
@@ -140,9 +143,9 @@ def _add_lxmert(lxmert: argparse.ArgumentParser) -> None:
 
 
 def _add_own(own: argparse.ArgumentParser) -> None:
-    several: dict[str, Any] = {"nargs": "+", "type": Path, "required": True}
-    own.add_argument("--sentences", metavar="FILE", help="JSON Lines", **several)
-    own.add_argument("--features", metavar="DIR|TSV", help="of the images", **several)
+    several: dict[str, Any] = {"nargs": "+", "required": True}
+    own.add_argument("--sentences", metavar="FILE", type=Path, help="JSON Lines", **several)
+    own.add_argument("--features", metavar="DIR|TSV|URI", help="of the images", **several)
     own.add_argument(
         "--answers",
         type=Path,
@@ -151,10 +154,10 @@ def _add_own(own: argparse.ArgumentParser) -> None:
     )
     own.add_argument(
         "--extractor",
-        default="own features",
         metavar="TEXT",
         help="what made the features, to be remembered",
     )
+    own.set_defaults(boxes=None, feature_dim=None, dtype=None)  # a store tells them
     _add_reading(own, valid=[])
 
 
@@ -249,7 +252,8 @@ def _workers(arguments: argparse.Namespace) -> dict[str, Any]:
         if "://" not in arguments.out:
             arguments.out = str(Path(arguments.out).absolute())
         for name in {"tsv", "features"} & vars(arguments).keys():
-            setattr(arguments, name, [path.absolute() for path in getattr(arguments, name)])
+            places = getattr(arguments, name)
+            setattr(arguments, name, [p if isinstance(p, str) else p.absolute() for p in places])
     return workers
 
 
@@ -337,7 +341,8 @@ def _prepare_lxmert(arguments: argparse.Namespace) -> None:
     workers = _workers(arguments)
     answers = read_answers(arguments.answers, arguments.qa_sets)
     files = LxmertFiles(arguments.tsv, sentence_files(arguments), arguments.valid)
-    _build(arguments, files, AnswerTable(answers, normalise_answer), workers)
+    table = AnswerTable(answers, normalise_answer)
+    _build(arguments, files, table, workers, given_format(arguments))
 
 
 def _prepare_own(arguments: argparse.Namespace) -> None:
@@ -345,6 +350,7 @@ def _prepare_own(arguments: argparse.Namespace) -> None:
     from lxmert_dist.interop.answers import read_answers
     from lxmert_dist.objectives.answers import normalise_answer
 
+    arguments.features = feature_places(arguments.features)
     workers = _workers(arguments)
     sentences = [OwnSentences(path) for path in arguments.sentences]
     if arguments.answers is None:
@@ -353,7 +359,12 @@ def _prepare_own(arguments: argparse.Namespace) -> None:
         answers = read_answers(arguments.answers)
     files = LxmertFiles(arguments.features, sentences, arguments.valid, dataset="own")
     table = AnswerTable(answers, normalise_answer)
-    _build(arguments, files, table, workers, extractor=arguments.extractor)
+    (first, *_) = arguments.features
+    if isinstance(first, str):
+        features = stored_format(first, arguments)
+    else:
+        features = given_format(arguments, extractor=arguments.extractor or "own features")
+    _build(arguments, files, table, workers, features)
 
 
 def _build(
@@ -361,24 +372,17 @@ def _build(
     files: "LxmertFiles",
     answers: "AnswerTable",
     workers: dict[str, Any],
-    **described: Any,
+    features: "FeatureFormat",
 ) -> None:
-    from lxmert_dist.ingest import FeatureFormat, RowSizes, prepare_lxmert
+    from lxmert_dist.ingest import prepare_lxmert
 
-    published = FeatureFormat()
     report = prepare_lxmert(
         arguments.out,
         files,
         answers=answers,
         tokenizer=arguments.tokenizer,
         seed=arguments.seed,
-        features=FeatureFormat(
-            sizes=RowSizes(arguments.boxes, arguments.feature_dim, arguments.min_boxes),
-            object_classes=_names(arguments.object_classes, published.object_classes),
-            attribute_classes=_names(arguments.attribute_classes, published.attribute_classes),
-            dtype=arguments.dtype,
-            **described,
-        ),
+        features=features,
         overwrite=arguments.overwrite,
         **workers,
     )
@@ -407,16 +411,6 @@ def _prepare_synthetic(arguments: argparse.Namespace) -> None:
     )
     for line in show_amounts(open_store(arguments.out)):
         _say(line)
-
-
-def _names(path: Path | None, otherwise: Sequence[str]) -> Sequence[str]:
-    """The lines of a file, if there is one."""
-    if path is None:
-        return otherwise
-    try:
-        return path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
 
 
 def _say(line: str) -> None:

@@ -26,6 +26,8 @@ from safetensors.numpy import load_file
 
 from lxmert_dist.errors import DataError
 from lxmert_dist.ingest.butd_tsv import HOW_MANY, FeatureFile, Row, RowSizes
+from lxmert_dist.ingest.stored_features import StoredFeatures, open_stored
+from lxmert_dist.redact import redact as shown
 from lxmert_dist.schema import RoiRecord
 
 SUFFIXES = (".npz", ".safetensors")
@@ -89,20 +91,27 @@ class FeatureFolder:
         return file.relative_to(self.path).as_posix()
 
 
-Features = FeatureFile | FeatureFolder
+Features = FeatureFile | FeatureFolder | StoredFeatures
+Place = Path | str
+"""Where features are: a file or a directory of them, or the URI of a store."""
 
 
-def open_features(path: Path, sizes: RowSizes) -> Features:
-    """A directory of features, or else a TSV file.
+def open_features(path: Place, sizes: RowSizes) -> Features:
+    """A store, a directory of features, or else a TSV file.
 
     Raises:
         DataError: there is none, or it cannot be read.
+        StoreError: a store cannot be read.
     """
+    if isinstance(path, str):
+        return open_stored(path)
     return FeatureFolder(path, sizes) if path.is_dir() else FeatureFile(path, sizes)
 
 
-def place_of(path: Path, row: Row) -> str:
-    """How a message names a row: the file, or the line of a TSV file."""
+def place_of(path: Place, row: Row) -> str:
+    """How a message names a row: the file, or the line of a TSV file, or the image of a store."""
+    if isinstance(path, str):
+        return f"{shown(path)}: image {row.line}"
     if path.is_dir():
         return str(path / f"{row.image_id}{SUFFIXES[row.start]}")
     return f"{path}:{row.line}"

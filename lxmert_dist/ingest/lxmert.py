@@ -22,13 +22,14 @@ from lxmert_dist import keyed
 from lxmert_dist.errors import DataError
 from lxmert_dist.ingest.build import tokenise
 from lxmert_dist.ingest.butd_tsv import Row, RowSizes
-from lxmert_dist.ingest.feature_folder import Features, open_features
+from lxmert_dist.ingest.feature_folder import Features, Place, open_features
 from lxmert_dist.ingest.lxmert_json import AnswerTable, Item, raw_sentences
 from lxmert_dist.ingest.pool import Mapper, Pool
 from lxmert_dist.ingest.report import IngestReport
 from lxmert_dist.ingest.sentence_files import SentenceFile
 from lxmert_dist.ingest.shard_tasks import TsvRows, announce, write_images
 from lxmert_dist.ingest.source import RawSentence
+from lxmert_dist.ingest.stored_features import StoredFeatures
 from lxmert_dist.ingest.tokenizer import load_tokenizer
 from lxmert_dist.schema import Sentence
 from lxmert_dist.store import FeatureFigures, StoreWriter
@@ -51,11 +52,12 @@ UNUSED = "images that no sentence is kept of"
 class LxmertFiles:
     """What to read.
 
-    ``tsvs``: files of features, or directories of them. ``valid``: the files of sentences, by
-    their names, that become split ``valid``. ``dataset``: what the manifest calls it all.
+    ``tsvs``: files of features, directories of them, or one store. ``valid``: the files of
+    sentences, by their names, that become split ``valid``. ``dataset``: what the manifest calls it
+    all.
     """
 
-    tsvs: Sequence[Path]
+    tsvs: Sequence[Place]
     sentences: Sequence[SentenceFile]
     valid: Sequence[str] = (MINIVAL,)
     dataset: str = "lxmert"
@@ -199,7 +201,7 @@ def _open_writer(
         info={
             "dataset": files.dataset,
             "seed": inputs["seed"],
-            "tsv": [path.name for path in files.tsvs],
+            "tsv": [Path(path).name for path in files.tsvs],
             "json": {
                 split: [path.name for file in files.of(split) for path in file.paths]
                 for split in (TRAIN, VALID)
@@ -211,8 +213,13 @@ def _open_writer(
 
 
 def _ordered(rows: Mapping[str, "_At"], ids: Iterable[str], seed: int) -> list["_At"]:
-    """The images of a split in the order of the store."""
+    """The images of a split in the order of the store.
+
+    A store of features is in a drawn order already, and read in that, each object once.
+    """
     names = sorted(ids)
+    if names and isinstance(rows[names[0]].file, StoredFeatures):
+        return sorted((rows[name] for name in names), key=lambda at: at.row.line)
     order = keyed.permutation(len(names), seed, 0, keyed.Purpose.STORE_ORDER)
     return [rows[names[place]] for place in order]
 
@@ -228,7 +235,7 @@ def _inputs(
     number = {file.path: index for index, file in enumerate(files)}
     inputs: dict[str, Any] = {"seed": seed}
     for file in files:
-        inputs[f"--tsv {file.path.name}"] = [number[file.path], file.num_bytes, file.probe()]
+        inputs[f"--tsv {Path(file.path).name}"] = [number[file.path], file.num_bytes, file.probe()]
     for split, images in orders.items():
         lines = (f"{number[at.file.path]} {at.row.start} {at.row.image_id}\n" for at in images)
         inputs[f"images of {split}"] = hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -3,13 +3,12 @@
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from tqdm import tqdm
 
 from lxmert_dist.ingest.butd_tsv import Row, RowSizes
-from lxmert_dist.ingest.feature_folder import Features, open_features, place_of
+from lxmert_dist.ingest.feature_folder import Features, Place, open_features, place_of
 from lxmert_dist.ingest.pool import Mapper
 from lxmert_dist.schema import RoiRecord
 from lxmert_dist.store import ShardPlace, SplitWriter, write_shard
@@ -30,14 +29,14 @@ class RecordSource(Protocol):
 
 @dataclass(frozen=True)
 class TsvRows:
-    """Rows of files of features."""
+    """Rows of files of features, or images of a store of them."""
 
-    rows: tuple[tuple[Path, Row], ...]
+    rows: tuple[tuple[Place, Row], ...]
     sizes: RowSizes
 
     def records(self) -> Iterator[RoiRecord]:
         """Read and decoded."""
-        files: dict[Path, Features] = {}
+        files: dict[Place, Features] = {}
         try:
             for path, row in self.rows:
                 if path not in files:

@@ -7,19 +7,12 @@ import numpy as np
 import pytest
 
 from lxmert_dist.cli import extract
-from lxmert_dist.detect import detect, load_detector, save_detector
+from lxmert_dist.detect import detect, load_detector
 from lxmert_dist.ingest import extraction, feature_store, stage
 from lxmert_dist.store import open_store, verify
 from lxmert_dist.store import uri as uris
 from photographs import sound, unsound, write_photographs, write_tar
-from tiny_rcnn import tiny_config, tiny_network
-
-SMALL = {
-    "input": {"short_side": 64, "long_side": 96},
-    "resnet": {"width": 2, "blocks": (1, 1, 1, 1)},
-    "proposals": {"after_nms": 20},
-    "selection": {"boxes": 4, "min_boxes": 2, "max_boxes": 6, "too_few": "whole_image"},
-}
+from tiny_rcnn import save_tiny_detector
 
 
 @pytest.fixture(autouse=True)
@@ -27,21 +20,9 @@ def _few_images_a_task(monkeypatch):
     monkeypatch.setattr(extraction, "TASK_IMAGES", 4)
 
 
-def make_detector(folder: Path, seed: int = 0) -> Path:
-    config = tiny_config(**SMALL)
-    save_detector(
-        folder,
-        config,
-        tiny_network(config, seed),
-        object_classes=[f"object {i}" for i in range(config.regions.object_classes)],
-        attribute_classes=[f"attribute {i}" for i in range(config.regions.attribute_classes)],
-    )
-    return folder
-
-
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory):
-    return make_detector(tmp_path_factory.mktemp("detector"))
+    return save_tiny_detector(tmp_path_factory.mktemp("detector"))
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +175,7 @@ def test_changed_settings_are_named_and_overwrite_begins_anew(
         assert command()[0] == 130
     fewer = tmp_path / "list.txt"
     fewer.write_text(f"{photographs}/set0/part/000.jpg")
-    other = make_detector(tmp_path / "other", seed=1)
+    other = save_tiny_detector(tmp_path / "other", seed=1)
     for line, places, what in (
         (["--set", "selection.boxes=5"], {}, "other detector, settings of the detector"),
         (["--seed", "3", "--dtype", "float32"], {}, "other dtype, seed"),
