@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lxmert_dist.cli.command import add_settings, frame, run_command
-from lxmert_dist.config import dump_toml, load_config
+from lxmert_dist.config import dump_toml, flat_settings, load_config
 from lxmert_dist.config.detector_training import TrainableDetectorConfig
 from lxmert_dist.errors import ConfigError, DataError, StoppedError
 
 if TYPE_CHECKING:
     from lxmert_dist.detect.training import DetectorTrainer
     from lxmert_dist.schema import LabelledImage
-    from lxmert_dist.tracking import Tracker
+    from lxmert_dist.tracking import Status, Tracker
     from lxmert_dist.train.stop import Stop
 
 EXAMPLES = """\
@@ -61,8 +61,7 @@ def _train(arguments: argparse.Namespace) -> None:
         raise DataError(
             f"training a detector needs {error.name}: pip install 'lxmert_dist[detect]'"
         ) from error
-    from lxmert_dist.config import TrackingConfig
-    from lxmert_dist.tracking import build_tracker
+    from lxmert_dist.tracking import ui_command
     from lxmert_dist.train.stop import Stop
 
     directory = arguments.out or Path("runs") / "detector" / arguments.config.stem
@@ -80,16 +79,39 @@ def _train(arguments: argparse.Namespace) -> None:
         f"{len(images):,} images, {len(held_out):,} to validate on; step {trainer.step:,} of "
         f"{config.training.steps:,}; {directory}"
     )
+    tracker = _tracker(config, trainer, directory, going_on)
+    status: Status = "FAILED"
+    with Stop(_GRACE_SECONDS) as stop:
+        try:
+            _loop(config, trainer, held_out, directory, tracker, stop)
+            status = "FINISHED"
+        except (KeyboardInterrupt, StoppedError):
+            status = "KILLED"
+            raise
+        finally:
+            tracker.close(status)
+    print(f"detector: {directory}")  # noqa: T201
+    if config.tracking.mlflow:
+        print(f"curves:   {ui_command(config.tracking, directory)}")  # noqa: T201
+
+
+def _tracker(
+    config: TrainableDetectorConfig, trainer: "DetectorTrainer", directory: Path, going_on: bool
+) -> "Tracker":
+    from lxmert_dist.tracking import build_tracker, environment_report
+
     tracker = build_tracker(
-        TrackingConfig(mlflow=False),
+        config.tracking,
         directory=directory,
         run_name=directory.name,
-        run_id=None,
+        run_id=trainer.tracker_run_id,
         resume_step=trainer.step if going_on else None,
-        tags={},
+        tags={"source": config.training.source},
     )
-    with Stop(_GRACE_SECONDS) as stop:
-        _loop(config, trainer, held_out, directory, tracker, stop)
+    tracker.log_params(flat_settings(config))
+    tracker.log_text(dump_toml(config), "config.toml")
+    tracker.log_text(environment_report(), "environment.json")
+    return tracker
 
 
 def read_images(
@@ -140,19 +162,17 @@ def _loop(
         try:
             stop.check(stop.flags())
         except StoppedError:
-            _save(trainer, directory)
-            tracker.close("KILLED")
+            _save(trainer, directory, tracker)
             raise
         if trainer.step % training.validate_every == 0 and not last:
-            _save(trainer, directory)
+            _save(trainer, directory, tracker)
             _validate(config, trainer, some, tracker)
-    _save(trainer, directory)
+    _save(trainer, directory, tracker)
     _validate(config, trainer, held_out, tracker)
-    tracker.close("FINISHED")
-    print(f"detector: {directory}")  # noqa: T201
 
 
-def _save(trainer: "DetectorTrainer", directory: Path) -> None:
+def _save(trainer: "DetectorTrainer", directory: Path, tracker: "Tracker") -> None:
+    trainer.tracker_run_id = tracker.run_id  # known once the server has answered
     trainer.save_detector(directory)
     trainer.save_state(directory / STATE)
 

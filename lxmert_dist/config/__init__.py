@@ -1,7 +1,7 @@
 """The typed settings of a run: TOML and overrides in, a frozen tree out."""
 
 from lxmert_dist.config.deepspeed import deepspeed_config
-from lxmert_dist.config.load import dump_toml, load_config
+from lxmert_dist.config.load import dump_toml, flat_settings, load_config
 from lxmert_dist.config.run import FinetuneConfig, PretrainConfig, RunConfig
 from lxmert_dist.config.sections import (
     CheckpointConfig,
@@ -28,5 +28,6 @@ __all__ = [
     "TrainConfig",
     "deepspeed_config",
     "dump_toml",
+    "flat_settings",
     "load_config",
 ]

@@ -1,4 +1,4 @@
-"""The settings of a detector's training: a detector's own, and a section ``training``."""
+"""The settings of a detector's training: a detector's own, ``training`` and ``tracking``."""
 
 from typing import Annotated, Literal
 
@@ -13,6 +13,7 @@ from lxmert_dist.config.sections import (
     Positive,
     Section,
     Share,
+    TrackingConfig,
 )
 
 Whole = Annotated[int, Field(ge=0)]
@@ -84,6 +85,7 @@ class TrainableDetectorConfig(DetectorConfig):
     """A detector, and how it is trained."""
 
     training: DetectorTrainingConfig
+    tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
     def _names_fit(self) -> "TrainableDetectorConfig":
@@ -102,4 +104,4 @@ class TrainableDetectorConfig(DetectorConfig):
     @property
     def detector(self) -> DetectorConfig:
         """Without the training: what is kept beside the weights."""
-        return DetectorConfig.model_validate(self.model_dump(exclude={"training"}))
+        return DetectorConfig.model_validate(self.model_dump(exclude={"training", "tracking"}))

@@ -49,6 +49,19 @@ def dump_toml(config: BaseModel) -> str:
     return "\n".join(_lines(config.model_dump(mode="json"), ""))
 
 
+def flat_settings(config: BaseModel) -> dict[str, str | int | float | bool]:
+    """The whole tree as ``a.b`` names, as a tracker wants it; what is no scalar is its text."""
+    return dict(_flat(config.model_dump(mode="json"), ""))
+
+
+def _flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str | int | float | bool]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value if isinstance(value, str | int | float) else str(value)
+
+
 def _read(path: Path) -> Tree:
     try:
         return tomllib.loads(path.read_text("utf-8"))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lxmert_dist.config import RunConfig, dump_toml
+from lxmert_dist.config import RunConfig, dump_toml, flat_settings
 from lxmert_dist.errors import StoppedError
 from lxmert_dist.tracking import NullTracker, Status, Tracker, build_tracker, environment_report
 from lxmert_dist.train.engine import PARTS, Engine, load_weights
@@ -145,7 +145,7 @@ def _tracker(job: Job, world: World, launcher: str, state: TrainState | None) ->
             "ranks": str(world.size),
         },
     )
-    tracker.log_params(_flat(config.model_dump(mode="json")))
+    tracker.log_params(flat_settings(config))
     tracker.log_text(dump_toml(config), "config.toml")
     tracker.log_text(environment_report(), "environment.json")
     if job.start and state is None:
@@ -153,14 +153,3 @@ def _tracker(job: Job, world: World, launcher: str, state: TrainState | None) ->
         tracker.log_text(report, "init.txt")
         print(report, file=sys.stderr)  # noqa: T201  before the hours, not after them
     return tracker
-
-
-def _flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, str | int | float | bool]:
-    """Nested settings as ``a.b`` names."""
-    flat: dict[str, str | int | float | bool] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value if isinstance(value, str | int | float) else str(value)
-    return flat

@@ -2,11 +2,14 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from lxmert_dist.cli import prepare, train_detector
+from lxmert_dist.config import load_config
+from lxmert_dist.config.detector_training import TrainableDetectorConfig
 from lxmert_dist.detect import load_detector
 from lxmert_dist.detect.training import DetectorTrainer
 from lxmert_dist.store import open_store
@@ -17,15 +20,21 @@ CONFIGS = ROOT / "configs" / "detector"
 SMALL = (
     "resnet.width=2", "input.short_side=64", "input.long_side=64", "training.steps=4",
     "training.batch_images=2", "training.validate_every=2", "training.log_every=1",
+    "tracking.mlflow=false",
 )  # fmt: skip
 
 
-@pytest.fixture
-def few_images(monkeypatch):
-    """The first images of easy-VQA's parts."""
+@pytest.fixture(scope="module")
+def first_images():
+    """Of easy-VQA's parts, which take seconds to read."""
     pytest.importorskip("easy_vqa")
-    read = train_detector.read_images
-    monkeypatch.setattr(train_detector, "read_images", lambda *given: read(*given)[:6])
+    config = load_config(TrainableDetectorConfig, CONFIGS / "easy_vqa.toml")
+    return {part: train_detector.read_images(config, None, part)[:6] for part in ("train", "test")}
+
+
+@pytest.fixture
+def few_images(monkeypatch, first_images):
+    monkeypatch.setattr(train_detector, "read_images", lambda *given: first_images[given[-1]])
 
 
 @pytest.fixture
@@ -88,6 +97,45 @@ def test_sigterm_leaves_a_detector_and_the_same_command_goes_on(
     assert "step 3 of 4" in said
     weights = "model.safetensors"
     assert (out / weights).read_bytes() == (straight / weights).read_bytes()
+
+
+def test_mlflow_has_one_run_of_a_training_that_was_stopped(
+    command, few_images, tmp_path, monkeypatch
+):
+    mlflow = pytest.importorskip("mlflow")
+    out, settings = tmp_path / "out", (*SMALL[:-1], "tracking.experiment=detectors")
+    step, build, trackers = DetectorTrainer.take_step, train_detector._tracker, []
+
+    def keep(*given):
+        trackers.append(build(*given))
+        return trackers[-1]
+
+    def interrupted(self):
+        if self.step == 2:
+            while trackers[-1].run_id is None:  # a new database takes seconds
+                time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self)
+
+    def ended(code, said):
+        client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+        experiment = client.get_experiment_by_name("detectors")
+        (run,) = client.search_runs([experiment.experiment_id])
+        losses = client.get_metric_history(run.info.run_id, "train/loss")
+        return code, run, [m.step for m in losses], said, client
+
+    monkeypatch.setattr(train_detector, "_tracker", keep)
+    monkeypatch.setattr(DetectorTrainer, "take_step", interrupted)
+    code, run, steps, *_ = ended(*command("--out", out, settings=settings))
+    assert (code, run.info.status, steps) == (130, "KILLED", [1, 2, 3])
+    monkeypatch.setattr(DetectorTrainer, "take_step", step)
+    code, run, steps, said, client = ended(*command("--out", out, settings=settings))
+    assert (code, run.info.status, steps) == (0, "FINISHED", [1, 2, 3, 4])
+    assert run.data.metrics["valid/map50"] >= 0
+    assert run.data.params["training.steps"] == "4"
+    files = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert files == {"config.toml", "environment.json"}
+    assert f"--backend-store-uri sqlite:///{tmp_path}/mlflow.db" in said
 
 
 @pytest.mark.parametrize(

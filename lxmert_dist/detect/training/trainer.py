@@ -33,6 +33,7 @@ class DetectorTrainer:
 
     Attributes:
         step: optimiser steps so far.
+        tracker_run_id: what continues the same run in the tracker, if that needs an id.
     """
 
     def __init__(self, config: TrainableDetectorConfig, images: Sequence[LabelledImage]) -> None:
@@ -43,6 +44,7 @@ class DetectorTrainer:
             images: to learn from, at least one.
         """
         self.step = 0
+        self.tracker_run_id: str | None = None
         self._config, self._images = config, images
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.training.seed)
@@ -115,6 +117,8 @@ class DetectorTrainer:
                 tensors[f"{_OPTIMIZER}{key}/{name}"] = value
         file.parent.mkdir(parents=True, exist_ok=True)
         about = {"step": str(self.step), "settings": self._fingerprint()}
+        if self.tracker_run_id:
+            about["tracker_run_id"] = self.tracker_run_id
         temporary = file.with_suffix(".tmp")
         save_file({n: t.contiguous() for n, t in tensors.items()}, temporary, about)
         temporary.replace(file)
@@ -148,6 +152,7 @@ class DetectorTrainer:
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": state, "param_groups": groups})
         self.step = int(about["step"])
+        self.tracker_run_id = about.get("tracker_run_id")
 
     def _batch(self) -> list[tuple[Tensor, Things]]:
         """The step's images; every one comes once before any comes again."""
@@ -174,7 +179,7 @@ class DetectorTrainer:
     def _fingerprint(self) -> str:
         """Settings that a training may not change on its way, and the images, hashed."""
         loose = {"log_every", "validate_every", "validation_images"}
-        settings = self._config.model_dump(mode="json")
+        settings = self._config.model_dump(mode="json", exclude={"tracking"})
         settings["training"] = {k: v for k, v in settings["training"].items() if k not in loose}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for image in self._images:
