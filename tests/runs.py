@@ -39,6 +39,7 @@ SMALL = (
     "train.threads=1",
     "checkpoint.every=4",
     "tracking.mlflow=false",
+    "tracking.curves=false",
 )
 """Twelve steps of a tiny model; three checkpoints."""
 

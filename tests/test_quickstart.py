@@ -81,7 +81,9 @@ def test_both_starts_are_one_mlflow_run_with_settings_and_all_metrics(pretrained
     wanted |= {"train/learning_rate", "train/gradient_norm", "train/pairs_per_second"}
     assert wanted | {"train/data_wait_share"} <= set(run.data.metrics)
     artifacts = {a.path for a in client.list_artifacts(run.info.run_id)}
-    assert artifacts == {"config.toml", "environment.json"}
+    assert artifacts == {"config.toml", "environment.json", "plots"}
+    plots = {a.path for a in client.list_artifacts(run.info.run_id, "plots")}
+    assert plots >= {"plots/losses.svg", "plots/throughput.svg"}
 
 
 def test_fine_tuning_scores_every_test_question(pretrained, home):

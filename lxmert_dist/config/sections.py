@@ -296,6 +296,8 @@ class TrackingConfig(Section):
     uri: str = ""
     """MLflow tracking URI; empty means ``sqlite`` in the directory above the run's."""
     experiment: str = "lxmert_dist"
+    curves: bool = True
+    """Whether curves of the whole run are drawn at its end, into ``plots/`` (matplotlib)."""
 
 
 class ClusterConfig(Section):

@@ -3,6 +3,7 @@
 from lxmert_dist.tracking.build import build_tracker, tracking_uri, ui_command
 from lxmert_dist.tracking.environment import environment_report, package_versions
 from lxmert_dist.tracking.jsonl import read_metrics
+from lxmert_dist.tracking.plots import log_curves
 from lxmert_dist.tracking.tracker import NullTracker, Status, Tracker
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Tracker",
     "build_tracker",
     "environment_report",
+    "log_curves",
     "package_versions",
     "read_metrics",
     "tracking_uri",

@@ -1,12 +1,19 @@
-"""The local log of metrics: one JSON object a line, whatever becomes of any server."""
+"""The local log: metrics as one JSON object a line, texts as files beside them.
+
+It is there whatever becomes of any server.
+"""
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from lxmert_dist.errors import ConfigError
+from lxmert_dist.redact import redact
 from lxmert_dist.tracking.tracker import Scalar, Status
+
+_log = logging.getLogger(__name__)
 
 
 class JsonlTracker:
@@ -25,6 +32,7 @@ class JsonlTracker:
         Raises:
             ConfigError: the file cannot be written.
         """
+        self._directory = path.parent
         last = -1 if resume_step is None else resume_step
         temporary = path.with_suffix(".tmp")
         try:
@@ -40,7 +48,7 @@ class JsonlTracker:
             ) from error
 
     def log_params(self, params: Mapping[str, Scalar]) -> None:
-        """Nothing: the configuration is in the checkpoints."""
+        """Nothing: ``config.toml`` has them."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Append a line, and have it on disk."""
@@ -48,7 +56,13 @@ class JsonlTracker:
         self._file.flush()
 
     def log_text(self, text: str, name: str) -> None:
-        """Nothing."""
+        """Write the file beside the log, without secrets; a warning where that is impossible."""
+        file = self._directory / name
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(redact(text), "utf-8")
+        except OSError as error:
+            _log.warning("warning: cannot write %s: %s", file, error.strerror)
 
     def close(self, status: Status) -> None:
         """Close the file."""

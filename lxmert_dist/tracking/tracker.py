@@ -24,7 +24,7 @@ class Tracker(Protocol):
         ...
 
     def log_text(self, text: str, name: str) -> None:
-        """A small text file."""
+        """A small text file; ``name`` may have folders before it."""
         ...
 
     def close(self, status: Status) -> None:

@@ -9,7 +9,15 @@ from pathlib import Path
 
 from lxmert_dist.config import RunConfig, dump_toml, flat_settings
 from lxmert_dist.errors import StoppedError
-from lxmert_dist.tracking import NullTracker, Status, Tracker, build_tracker, environment_report
+from lxmert_dist.tracking import (
+    NullTracker,
+    Status,
+    Tracker,
+    build_tracker,
+    environment_report,
+    log_curves,
+    read_metrics,
+)
 from lxmert_dist.train.engine import PARTS, Engine, load_weights
 from lxmert_dist.train.job import Job, build
 from lxmert_dist.train.loop import Trainer
@@ -123,6 +131,10 @@ def _train(
             final = trainer.finish()
             watchdog.mark("finishing the last checkpoint")
             recorder.finish()
+            if world.is_main and job.config.tracking.curves:
+                watchdog.mark("drawing the curves")
+                log = read_metrics(Path(job.config.directory) / "metrics.jsonl")
+                log_curves(tracker, log, job.task.loss_names, job.validation.name)
         except StoppedError as error:
             raise recorder.last_words(error, trainer.step) from None
     return trainer, final

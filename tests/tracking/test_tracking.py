@@ -43,6 +43,7 @@ def test_a_run_is_logged_and_continued(client, tmp_path):
     first = track(tmp_path)
     first.log_params({"train.epochs": 2, "data.store": "s3://me:secret@host/x", "api_key": "abc"})
     first.log_text("a = 1", "config.toml")
+    first.log_text("<svg>s3://me:secret@host</svg>", "plots/losses.svg")
     for step in (1, 2, 3):
         first.log_metrics({"train/loss": 1.0 / step, "train/odd": float("nan")}, step)
     first.close("KILLED")
@@ -61,7 +62,11 @@ def test_a_run_is_logged_and_continued(client, tmp_path):
     assert "abc" not in str(run.data.params)
     history = client.get_metric_history(first.run_id, "train/loss")
     assert [(m.step, m.value) for m in history if m.step < 3] == [(1, 1.0), (2, 0.5)]
-    assert [a.path for a in client.list_artifacts(first.run_id)] == ["config.toml"]
+    assert [a.path for a in client.list_artifacts(first.run_id)] == ["config.toml", "plots"]
+    [plot] = client.list_artifacts(first.run_id, "plots")
+    assert plot.path == "plots/losses.svg"
+    assert (tmp_path / "run" / "config.toml").read_text() == "a = 1"
+    assert (tmp_path / "run" / plot.path).read_text() == "<svg>s3://…@host</svg>"
     log = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [step for step, _ in log] == [1, 2, 3]
     assert log[-1][1] == {"train/loss": 0.25}
@@ -205,6 +210,16 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "run").write_text("a file")
     with pytest.raises(ConfigError, match=r"cannot write .*metrics\.jsonl"):
         JsonlTracker(tmp_path / "run" / "metrics.jsonl", None)
+
+
+def test_a_text_that_cannot_be_written_is_a_warning(tmp_path, caplog):
+    log = JsonlTracker(tmp_path / "metrics.jsonl", None)
+    (tmp_path / "plots").write_text("a file")
+    log.log_text("<svg/>", "plots/losses.svg")
+    log.log_metrics({"a": 1.0}, 1)
+    log.close("FINISHED")
+    assert f"cannot write {tmp_path}/plots/losses.svg" in caplog.text
+    assert read_metrics(tmp_path / "metrics.jsonl") == [(1, {"a": 1.0})]
 
 
 def test_the_environment_is_reported_as_json():
