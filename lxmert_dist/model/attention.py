@@ -132,13 +132,8 @@ class CrossAttention(Attention):
             The language that looked at the vision, and the vision that looked at the language;
             the latter as it came in where ``need_vision`` is off.
         """
-        of_words = self.project(language, words)
-        if image_index is None:
-            of_objects = self.project(vision, objects)
-        else:
-            images = Layout(len(vision) // objects.length, objects.length)
-            shared = self.project(vision, images)
-            of_objects = Projection(*(part.index_select(0, image_index) for part in shared))
+        of_words, of_objects = self.project_both(language, vision, words, objects, image_index)
+        if image_index is not None:
             vision = spread(vision, objects.length, image_index)
         looked = self.look(of_words, of_objects, words, objects.mask)
         new_language = self.add(language, looked)
@@ -146,6 +141,22 @@ class CrossAttention(Attention):
             return new_language, vision
         looked = self.look(of_objects, of_words, objects, words.mask)
         return new_language, self.add(vision, looked)
+
+    def project_both(
+        self,
+        language: Float[Tensor, "W H"],
+        vision: Float[Tensor, "V H"],
+        words: Layout,
+        objects: Layout,
+        image_index: Int64[Tensor, " B"] | None,
+    ) -> tuple[Projection, Projection]:
+        """Queries, keys and values of the words and of the objects of every pair."""
+        of_words = self.project(language, words)
+        if image_index is None:
+            return of_words, self.project(vision, objects)
+        images = Layout(len(vision) // objects.length, objects.length)
+        shared = self.project(vision, images)
+        return of_words, Projection(*(part.index_select(0, image_index) for part in shared))
 
 
 def spread(
