@@ -17,7 +17,7 @@ from lxmert_dist.config import load_config
 from lxmert_dist.config.detector_training import TrainableDetectorConfig
 from lxmert_dist.store import has_store
 from lxmert_dist.tracking import read_metrics
-from record import new_record, write_record
+from record import log_to_mlflow, new_record, write_record
 from report import render
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +42,8 @@ def main() -> None:
     record["accuracy"] = downstream(directory, arguments.epochs)
     write_record(record)
     render()
+    precision = {f"{name} map50": of["valid"]["map50"] for name, of in record["detectors"].items()}
+    log_to_mlflow(record, {"accuracy": record["accuracy"], **precision})
     print(json.dumps(record, indent=1))
 
 

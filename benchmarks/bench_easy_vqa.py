@@ -15,7 +15,7 @@ from lxmert_dist.ingest import matching_ceiling
 from lxmert_dist.store import open_store
 from lxmert_dist.stream.loader import index_pairs
 from lxmert_dist.tracking import read_metrics
-from record import new_record, write_record
+from record import log_to_mlflow, new_record, write_record
 from report import render
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +39,8 @@ def main() -> None:
         write_record(record)
         render()
         print(json.dumps(record["runs"][-1], indent=2))
+    names = "accuracy_pretrained", "accuracy_scratch", "matching_accuracy"
+    log_to_mlflow(record, {f"{n}_seed{r['seed']}": r[n] for r in record["runs"] for n in names})
 
 
 def one_seed(seed: int, directory: Path) -> dict:

@@ -22,7 +22,7 @@ from bench_model import batch_of, peak_step_bytes
 from contestants import Contestant, build
 from lxmert_dist.model import attention, dropout, layers, linear
 from lxmert_dist.schema import IGNORED, MicroBatch, ModelInputs
-from record import new_record, write_record
+from record import log_to_mlflow, new_record, write_record
 from report import render
 
 
@@ -179,6 +179,8 @@ def main() -> None:
     if not arguments.smoke:
         write_record(record)
         render()
+        gains = {f"{idea} {precision}": float(gain) for idea, precision, gain, _ in record["rows"]}
+        log_to_mlflow(record, gains)
     print("\n".join(" | ".join(row) for row in record["rows"]))
 
 

@@ -25,7 +25,7 @@ from lxmert_dist.ingest.pool import Pool, available_processes
 from lxmert_dist.ingest.shard_tasks import ShardTask, TsvRows, do
 from lxmert_dist.store import ShardPlace
 from lxmert_dist.store.shard import ImageSizes
-from record import new_record, write_record
+from record import log_to_mlflow, new_record, write_record
 from report import render
 
 SHARD = 64
@@ -72,6 +72,8 @@ def main() -> None:
     if not arguments.smoke:
         write_record(record)
         render()
+        cpu = {f"{name} cpu_us": found["cpu_us"] for name, found in figures.items()}
+        log_to_mlflow(record, {"ratio": record["ratio"], "peak_bytes": max(peaks), **cpu})
 
 
 def make_tsv(path: Path, images: int, sizes: RowSizes) -> Path:

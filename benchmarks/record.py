@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -50,23 +51,37 @@ def _version(package: str) -> str:
 
 
 def log_to_mlflow(record: dict, figures: dict[str, float]) -> None:
-    """Put a record beside the runs, in the experiment ``benchmarks``; skipped without mlflow."""
+    """Put a record beside the runs, in the experiment ``benchmarks``; skipped without mlflow.
+
+    A benchmark is a run by its own name each time, so that its figures can be compared over
+    commits; machine and versions are parameters, which MLflow shows beside them.
+    """
     try:
-        import mlflow
+        from mlflow import MlflowClient
     except ImportError:
         print("mlflow is not installed; the record is in benchmarks/results only")
         return
     database = HERE.parent / "runs" / "mlflow.db"
     database.parent.mkdir(exist_ok=True)
-    mlflow.set_tracking_uri(f"sqlite:///{database}")
-    if mlflow.get_experiment_by_name("benchmarks") is None:
+    client = MlflowClient(f"sqlite:///{database}")
+    experiment = client.get_experiment_by_name("benchmarks")
+    if experiment is None:
         artifacts = (database.parent / "benchmark_artifacts").resolve()
-        mlflow.create_experiment("benchmarks", artifact_location=artifacts.as_uri())
-    mlflow.set_experiment("benchmarks")
-    with mlflow.start_run(run_name=record["name"]):
-        mlflow.set_tags({key: str(record[key]) for key in ("commit", "machine", "versions")})
-        mlflow.log_metrics(figures)
-        mlflow.log_dict(record, f"{record['name']}.json")
+        experiment_id = client.create_experiment("benchmarks", artifacts.as_uri())
+    else:
+        experiment_id = experiment.experiment_id
+    tags = {"mlflow.source.git.commit": record["commit"], "fingerprint": record["fingerprint"]}
+    run_id = client.create_run(
+        experiment_id,
+        run_name=record["name"],
+        tags={key: value for key, value in tags.items() if value},
+    ).info.run_id
+    for name, value in {"machine": record["machine"], **record["versions"]}.items():
+        client.log_param(run_id, name, value)
+    for name, value in figures.items():
+        client.log_metric(run_id, re.sub(r"[^\w./: -]", "", name), value)
+    client.log_dict(run_id, record, f"{record['name']}.json")
+    client.set_terminated(run_id)
 
 
 def write_record(record: dict) -> None:

@@ -4,6 +4,8 @@ import subprocess
 
 import pytest
 
+from lxmert_dist.config.sections import ObjectivesConfig
+from lxmert_dist.store import open_store
 from lxmert_dist.tracking import read_metrics
 from runs import command, environment, run
 
@@ -104,3 +106,27 @@ def test_fine_tuning_scores_every_test_question(pretrained, home):
     # Questions without images give 67 %; 86 % were measured: the model looks at the picture.
     (accuracy,) = (line["test/accuracy"] for _, line in log if "test/accuracy" in line)
     assert accuracy > 0.7
+
+
+def test_runs_are_named_tagged_and_nested_in_mlflow(pretrained, home):
+    """Of the two tests before, which pretrained and fine-tuned."""
+    mlflow = pytest.importorskip("mlflow")
+    client = mlflow.MlflowClient(f"sqlite:///{home}/runs/mlflow.db")
+    experiment = client.get_experiment_by_name("lxmert_dist")
+    tuned, first = client.search_runs([experiment.experiment_id])  # the latest comes first
+    digest = open_store(str(home / "store")).digest
+    for found, name, task in (
+        (first, "easy_vqa", "pretraining"),
+        (tuned, "easy_vqa_finetune", "answering"),
+    ):
+        assert found.info.run_name == name
+        assert found.data.tags["task"] == task
+        assert found.data.tags["store_digest"] == digest
+        assert len(found.data.tags["fingerprint"]) == 16
+        assert len(found.data.tags["mlflow.source.git.commit"]) == 40
+    assert tuned.data.tags["mlflow.parentRunId"] == first.info.run_id
+    shared = {name for name in first.data.metrics if not name.startswith(("unmasked", "valid"))}
+    assert {"train/loss", "train/pairs_per_second", "train/learning_rate"} <= shared
+    assert first.data.params.keys() - tuned.data.params.keys() <= {
+        f"objectives.{name}" for name in ObjectivesConfig.model_fields
+    }

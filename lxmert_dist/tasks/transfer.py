@@ -30,6 +30,8 @@ class TransferReport:
     """Answers whose row of the answer head was found."""
     missing_answers: tuple[str, ...]
     """Answers whose row starts at zero, or fresh where the source has no table of answers."""
+    run_id: str = ""
+    """Of the run that the weights are from, in its tracker; empty where that is not known."""
 
     def lines(self) -> Iterator[str]:
         """The report for people."""

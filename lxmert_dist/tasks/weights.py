@@ -76,6 +76,8 @@ class TaskWeights:
     tensors: Mapping[str, Tensor]
     store: str = ""
     """The feature store that a run read; empty for other weights."""
+    run_id: str = ""
+    """Of that run in its tracker; empty where there is none."""
 
 
 def open_export(uri: str) -> TaskWeights | None:

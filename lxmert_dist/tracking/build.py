@@ -23,6 +23,7 @@ def build_tracker(
     run_id: str | None,
     resume_step: int | None,
     tags: Mapping[str, str],
+    parent: str = "",
 ) -> Tracker:
     """The local log, and MLflow where it is wanted and installed.
 
@@ -33,6 +34,7 @@ def build_tracker(
         run_id: MLflow run to continue.
         resume_step: the step that the run goes on from; None for a new run.
         tags: of the MLflow run; the commit is added where there is one.
+        parent: id of the MLflow run whose weights this one starts from; empty is none.
 
     Raises:
         ConfigError: the local log cannot be written.
@@ -55,6 +57,7 @@ def build_tracker(
             local_copy=str(path),
             artifacts=own,
             earlier=[] if resume_step is None else read_metrics(path),
+            parent=parent,
         )
     except ImportError as error:
         _log.warning(

@@ -61,6 +61,7 @@ class MlflowTracker:
         local_copy: str,
         artifacts: str | None,
         earlier: Sequence[tuple[int, Mapping[str, float]]] = (),
+        parent: str = "",
     ) -> None:
         """Import MLflow and start the thread; nothing waits for the server.
 
@@ -74,6 +75,8 @@ class MlflowTracker:
             artifacts: URI for the files of a new experiment; None leaves it to the server.
             earlier: steps and their metrics, logged by earlier starts; what the server lacks of
                 them is sent.
+            parent: id of the run whose weights this one starts from; where the server has it in
+                the same experiment, this run is shown below it.
 
         Raises:
             ImportError: MLflow is not installed.
@@ -87,6 +90,7 @@ class MlflowTracker:
         self._local_copy = local_copy
         self._artifacts = artifacts
         self._earlier = earlier
+        self._parent = parent
         self._began = _now()
         self._queue: queue.Queue[_Metrics | _Call | None] = queue.Queue(_QUEUE_LIMIT)
         self._run_id: str | None = run_id
@@ -212,14 +216,22 @@ class MlflowTracker:
         from mlflow import MlflowClient
 
         client = MlflowClient(self._uri)
-        run_id = self._continue(client)
-        if run_id is None:
-            experiment_id = self._experiment_id(client)
-            run_id = str(client.create_run(experiment_id, run_name=self._run_name).info.run_id)
+        run = self._continue(client)
+        if run is None:
+            run = client.create_run(self._experiment_id(client), run_name=self._run_name)
+        run_id = str(run.info.run_id)
         self._run_id = self._wanted_id = run_id  # another try goes on with it
-        for key, value in self._tags.items():
+        for key, value in {**self._tags, **self._descent(client, run)}.items():
             client.set_tag(run_id, key, value)
         return client, run_id
+
+    def _descent(self, client: Any, run: Any) -> dict[str, str]:
+        """The tags that say whose weights ``run`` starts from."""
+        if not self._parent:
+            return {}
+        parent = _find_run(client, self._parent)
+        near = parent is not None and parent.info.experiment_id == run.info.experiment_id
+        return {"init_run": self._parent, **({"mlflow.parentRunId": self._parent} if near else {})}
 
     def _experiment_id(self, client: Any) -> str:
         from mlflow.exceptions import MlflowException
@@ -234,23 +246,29 @@ class MlflowTracker:
             found = client.get_experiment_by_name(self._experiment)  # another run was faster
         return str(found.experiment_id)
 
-    def _continue(self, client: Any) -> str | None:
+    def _continue(self, client: Any) -> Any:
         """The wanted run set running again, or None if the server does not know it."""
-        from mlflow.exceptions import MlflowException
-
         if self._wanted_id is None:
             return None
-        try:
-            known = client.get_run(self._wanted_id).info.lifecycle_stage == "active"
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            known = False
-        if not known:
+        run = _find_run(client, self._wanted_id)
+        if run is None:
             self._warn("resume", f"it does not know run {self._wanted_id}; a new run is started")
             return None
         client.update_run(self._wanted_id, status="RUNNING")
-        return self._wanted_id
+        return run
+
+
+def _find_run(client: Any, run_id: str) -> Any:
+    """The run with this id; None where there is none, or it was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return run if run.info.lifecycle_stage == "active" else None
 
 
 def _import_mlflow() -> None:

@@ -116,7 +116,8 @@ class Checkpoint:
             tokenizer_digest=state.tokenizer_digest,
             source=f"step {state.step} of run {state.config.get('name', '')}".strip(),
         )
-        return TaskWeights(self.uri, description, tensors, state.config["data"]["store"])
+        store, run_id = state.config["data"]["store"], state.tracker_run_id or ""
+        return TaskWeights(self.uri, description, tensors, store, run_id)
 
 
 class Checkpoints:

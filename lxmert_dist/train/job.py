@@ -260,7 +260,7 @@ def start_from(init: str, task: Task, model: ModelConfig, store: Store) -> Trans
     description = source.description
     _check_inputs(source.uri, description, store)
     _check_semantics(source.uri, description.model, model)
-    return load_pretrained(
+    report = load_pretrained(
         task,
         source.tensors,
         description.answers,
@@ -268,6 +268,7 @@ def start_from(init: str, task: Task, model: ModelConfig, store: Store) -> Trans
         partial=description.partial,
         leave=_other_classes(description, store),
     )
+    return replace(report, run_id=source.run_id)
 
 
 def _check_inputs(uri: str, source: Description, store: Store) -> None:

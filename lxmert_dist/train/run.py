@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lxmert_dist.config import RunConfig, dump_toml, flat_settings
+from lxmert_dist.config import PretrainConfig, RunConfig, dump_toml, flat_settings
 from lxmert_dist.errors import StoppedError
 from lxmert_dist.tracking import (
     NullTracker,
@@ -151,11 +151,13 @@ def _tracker(job: Job, world: World, launcher: str, state: TrainState | None) ->
         run_id=state.tracker_run_id if state else None,
         resume_step=state.step if state else None,
         tags={
+            "task": "pretraining" if isinstance(config, PretrainConfig) else "answering",
             "fingerprint": config.fingerprint(),
             "store_digest": job.store.digest,
             "launcher": launcher,
             "ranks": str(world.size),
         },
+        parent=job.start.run_id if job.start else "",
     )
     tracker.log_params(flat_settings(config))
     tracker.log_text(dump_toml(config), "config.toml")

@@ -27,8 +27,15 @@ def client(tmp_path):
     return mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
 
 
-def track(directory: Path, uri: str = "", run_id: str | None = None, step: int | None = None):
-    config = TrackingConfig(uri=uri, experiment="tests")
+def track(
+    directory: Path,
+    uri: str = "",
+    run_id: str | None = None,
+    step: int | None = None,
+    parent: str = "",
+    experiment: str = "tests",
+):
+    config = TrackingConfig(uri=uri, experiment=experiment)
     return build_tracker(
         config,
         directory=directory / "run",
@@ -36,6 +43,7 @@ def track(directory: Path, uri: str = "", run_id: str | None = None, step: int |
         run_id=run_id,
         resume_step=step,
         tags={"launcher": "process"},
+        parent=parent,
     )
 
 
@@ -83,6 +91,35 @@ def test_an_unknown_or_deleted_run_id_starts_a_new_run_with_a_warning(client, tm
     then.close("FINISHED")
     assert f"does not know run {tracker.run_id}" in caplog.text
     assert client.get_run(then.run_id).info.lifecycle_stage == "active"
+
+
+def test_a_run_stands_below_the_one_whose_weights_it_starts_from(client, tmp_path):
+    first = track(tmp_path)
+    first.close("FINISHED")
+    then = track(tmp_path, parent=first.run_id)
+    then.close("KILLED")
+    again = track(tmp_path, run_id=then.run_id, step=0, parent=first.run_id)
+    again.close("FINISHED")
+    assert again.run_id == then.run_id
+    tags = client.get_run(then.run_id).data.tags
+    assert tags["mlflow.parentRunId"] == tags["init_run"] == first.run_id
+    assert "init_run" not in client.get_run(first.run_id).data.tags
+
+
+@pytest.mark.parametrize("where", ["another experiment", "nowhere"])
+def test_a_parent_that_cannot_be_shown_is_named_only(where, client, tmp_path, caplog):
+    parent = "0123456789abcdef0123456789abcdef"
+    if where == "another experiment":
+        first = track(tmp_path, experiment="others")
+        first.close("FINISHED")
+        parent = first.run_id
+    then = track(tmp_path, parent=parent)
+    then.close("FINISHED")
+    run = client.get_run(then.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["init_run"] == parent
+    assert "mlflow.parentRunId" not in run.data.tags
+    assert not caplog.records
 
 
 def test_what_the_server_refuses_holds_nothing_up(client, tmp_path, caplog):
