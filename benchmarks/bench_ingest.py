@@ -106,7 +106,7 @@ def make_tasks(tsv: Path, uri: str, sizes: RowSizes) -> list[ShardTask]:
     return [
         ShardTask(
             ShardPlace(uri, "train", at // SHARD, shape),
-            TsvRows(tuple(rows[at : at + SHARD]), sizes),
+            TsvRows(tuple((row,) for row in rows[at : at + SHARD]), sizes),
             len(rows[at : at + SHARD]),
         )
         for at in range(0, len(rows), SHARD)

@@ -1,4 +1,4 @@
-"""Whole pretraining steps of ours and of transformers' LXMERT, alternating in one run.
+"""Whole training steps of ours and of transformers' LXMERT, alternating in one run.
 
 ``uv run benchmarks/bench_model.py`` times forward, backward, clipping and optimiser on the same
 batches of real lengths, says the largest difference of the losses, counts FLOPs, measures the peak
@@ -6,6 +6,7 @@ memory of each in a process of its own, and writes ``results/model_<device>.json
 ``RESULTS.md``. The same script runs on a GPU: ``--device cuda --batch 256``.
 
 Groups: ``k=4`` is image grouping; the peer sees the same pairs, each with a copy of its image.
+``--task answering`` times fine-tuning on 3,129 answers instead, and writes ``answering_<device>``.
 """
 
 import argparse
@@ -44,7 +45,8 @@ def main() -> None:
     if arguments.profile:
         print(profile(build("ours", arguments), batch_of(arguments, arguments.group)))
         return
-    record = new_record("model_" + arguments.device, "", device=arguments.device)
+    name = "model" if arguments.task == "pretraining" else arguments.task
+    record = new_record(f"{name}_{arguments.device}", "", device=arguments.device)
     record["command"] = " ".join(["benchmarks/bench_model.py", *sys.argv[1:]])
     record["settings"] = {k: v for k, v in vars(arguments).items() if k not in ("alone", "profile")}
     record["rows"] = []
@@ -63,6 +65,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--task", choices=("pretraining", "answering"), default="pretraining")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
         "--precision", choices=("fp32", "bf16"), nargs="+", default=["fp32", "bf16"]
@@ -93,7 +96,11 @@ def batch_of(arguments: argparse.Namespace, group: int) -> MicroBatch:
     """The batch of a group size, on the device."""
     with tempfile.TemporaryDirectory() as folder:
         batch = make_batch(
-            Path(folder), arguments.batch, group, multiple=128 if arguments.compile else 1
+            Path(folder),
+            arguments.batch,
+            group,
+            task=arguments.task,
+            multiple=128 if arguments.compile else 1,
         )
     return batch.to(torch.device(arguments.device))
 
@@ -202,7 +209,7 @@ def best_flops_per_second(arguments: argparse.Namespace) -> float:
 def memory_alone(name: str, group: int, arguments: argparse.Namespace) -> dict:
     """Peak memory of a contestant's steps in a process of its own."""
     line = [sys.executable, __file__, "--alone", name, "--group", str(group)]
-    for key in ("device", "precision", "batch", "dropout"):
+    for key in ("task", "device", "precision", "batch", "dropout"):
         line += [f"--{key}", str(getattr(arguments, key))]
     line += [f"--{key}" for key in ("compile", "checkpointing", "smoke") if getattr(arguments, key)]
     done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True)

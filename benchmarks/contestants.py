@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
-from transformers import LxmertConfig, LxmertForPreTraining
+from transformers import LxmertConfig, LxmertForPreTraining, LxmertForQuestionAnswering
 
 from lxmert_dist.config import ModelConfig, ObjectivesConfig, OptimizerConfig
 from lxmert_dist.interop.hugging_face import ALL_HEADS, config_of
@@ -13,10 +13,11 @@ from lxmert_dist.interop.layouts import recognise
 from lxmert_dist.interop.names import to_ours
 from lxmert_dist.interop.reference import reference_inputs, reference_labels
 from lxmert_dist.schema import DataSpec, MicroBatch
-from lxmert_dist.tasks import PretrainingTask
+from lxmert_dist.tasks import AnsweringTask, PretrainingTask
+from lxmert_dist.tasks.answering import single_answers
 from lxmert_dist.tasks.weights import Description
 from lxmert_dist.train.optimizer import build_optimizer
-from model_batch import PUBLISHED
+from model_batch import PUBLISHED, VQA
 
 
 class Contestant:
@@ -29,7 +30,7 @@ class Contestant:
         self.params = [p for p in module.parameters() if p.requires_grad]
 
     def loss(self, batch: MicroBatch) -> Tensor:
-        """The total of the six weighted means."""
+        """The total of the weighted means."""
         raise NotImplementedError
 
     def clip_and_update(self) -> None:
@@ -58,8 +59,10 @@ class Peer(Contestant):
     """transformers' LXMERT, in bf16 under autocast."""
 
     def __init__(self, config: LxmertConfig, settings: argparse.Namespace) -> None:
-        model = LxmertForPreTraining(config)
+        pretrains = settings.task == "pretraining"
+        model = (LxmertForPreTraining if pretrains else LxmertForQuestionAnswering)(config)
         super().__init__(model, settings)
+        self._labels = reference_labels if pretrains else _answers
         self._forward = torch.compile(model) if settings.compile else model
         self._autocast = settings.precision == "bf16"
         self.optimizer = _optimizer(self.params)
@@ -68,9 +71,7 @@ class Peer(Contestant):
     def loss(self, batch: MicroBatch) -> Tensor:
         """Their own total."""
         if id(batch) not in self._arguments:
-            self._arguments = {
-                id(batch): {**reference_inputs(batch.inputs), **reference_labels(batch)}
-            }
+            self._arguments = {id(batch): {**reference_inputs(batch.inputs), **self._labels(batch)}}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
             return self._forward(**self._arguments[id(batch)]).loss
 
@@ -79,9 +80,13 @@ class Ours(Contestant):
     """Our task; in bf16 with bf16 weights and fp32 masters, as DeepSpeed has them."""
 
     def __init__(self, config: ModelConfig, spec: DataSpec, settings: argparse.Namespace) -> None:
-        # 6.67 as in transformers, so that the losses can be compared
-        names = ("object_label_weight", "attribute_label_weight", "roi_feature_weight")
-        task = PretrainingTask(config, ObjectivesConfig(**dict.fromkeys(names, 6.67)), spec)
+        task: PretrainingTask | AnsweringTask
+        if settings.task == "pretraining":
+            # 6.67 as in transformers, so that the losses can be compared
+            names = ("object_label_weight", "attribute_label_weight", "roi_feature_weight")
+            task = PretrainingTask(config, ObjectivesConfig(**dict.fromkeys(names, 6.67)), spec)
+        else:  # of one right answer, since the peer takes no others
+            task = AnsweringTask(config, spec, spec.num_answers, "cross_entropy")
         if settings.checkpointing:
             task.model.recompute_activations()
         if settings.precision == "bf16":
@@ -130,6 +135,11 @@ class Ours(Contestant):
             torch._foreach_copy_([p for _, p in group], [m for m, _ in group])
 
 
+def _answers(batch: MicroBatch) -> dict[str, Tensor]:
+    """The peer's label of each question."""
+    return {"labels": single_answers(batch.targets.scores)}
+
+
 def _optimizer(params: list[Tensor]) -> torch.optim.Optimizer:
     """The fused AdamW of torch, at a fixed rate."""
     optimizer = build_optimizer(OptimizerConfig(name="adamw"), params)
@@ -145,7 +155,8 @@ def build(name: str, settings: argparse.Namespace) -> Contestant:
     if settings.smoke:
         small = {"num_language_layers": 1, "num_relationship_layers": 1, "num_cross_layers": 1}
         config = config.model_copy(update={**small, "hidden_size": 48, "intermediate_size": 96})
+    spec = PUBLISHED if settings.task == "pretraining" else VQA
     if name == "ours":
-        return Ours(config, PUBLISHED, settings)
-    description = Description(kind="pretraining", model=config, sizes=asdict(PUBLISHED))
+        return Ours(config, spec, settings)
+    description = Description(kind="pretraining", model=config, sizes=asdict(spec))
     return Peer(config_of(description, ALL_HEADS), settings)

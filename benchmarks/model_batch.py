@@ -1,8 +1,9 @@
-"""Batches as pretraining has them, of invented content and real lengths.
+"""Batches as training has them, of invented content and real lengths.
 
 Shapes: B pairs, T tokens, I images, O objects.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from lxmert_dist.config import ObjectivesConfig
 from lxmert_dist.schema import DataSpec, MicroBatch, PairBatch, Sentence
 from lxmert_dist.store.sentence_builder import SentenceBuilder
 from lxmert_dist.store.sentences import SentenceTable
-from lxmert_dist.tasks import pretraining_collate
+from lxmert_dist.tasks import answering_collate, pretraining_collate
 
 PUBLISHED = DataSpec(
     vocab_size=30522,
@@ -26,6 +27,8 @@ PUBLISHED = DataSpec(
     num_answers=9500,
 )
 
+VQA = replace(PUBLISHED, num_answers=3129)
+
 PIECES = {
     3: 1, 4: 3, 5: 9, 6: 15, 7: 17, 8: 15, 9: 12, 10: 9, 11: 6, 12: 5, 13: 3, 14: 2, 16: 2, 18: 1,
 }  # fmt: skip
@@ -36,12 +39,19 @@ QUESTIONS = 0.3
 """Share of the pairs that have answers; half of them lose it to the mismatch."""
 
 
-def make_batch(folder: Path, pairs: int, pairs_per_image: int, *, multiple: int = 1) -> MicroBatch:
-    """``pairs`` pairs, ``pairs_per_image`` of each image, swapped, masked and labelled as ever."""
+def make_batch(
+    folder: Path, pairs: int, pairs_per_image: int, *, task: str = "pretraining", multiple: int = 1
+) -> MicroBatch:
+    """``pairs`` pairs, ``pairs_per_image`` of each image, as the task's collate makes them.
+
+    Of ``pretraining``: swapped, masked and labelled. Of ``answering``: each a question with one
+    answer of VQA's.
+    """
     draw = np.random.default_rng(7)
     images = pairs // pairs_per_image
-    sentences = _sentences(folder, draw, pairs, pairs_per_image)
-    spec, shape = PUBLISHED, (images, PUBLISHED.num_objects)
+    spec, asked = (PUBLISHED, QUESTIONS) if task == "pretraining" else (VQA, 1.0)
+    sentences = _sentences(folder, draw, pairs, pairs_per_image, asked, spec.num_answers)
+    shape = (images, spec.num_objects)
     corners = np.sort(draw.random((*shape, 2, 2), dtype=np.float32), axis=2).reshape(*shape, 4)
     # RoI features are what is left of a ReLU's mean: not negative, mostly small.
     features = draw.exponential(0.4, (*shape, spec.feature_dim)).astype(np.float16)
@@ -61,9 +71,10 @@ def make_batch(folder: Path, pairs: int, pairs_per_image: int, *, multiple: int 
         pool_ids=np.zeros(images, np.int64),
         donors=(_Pool(features),),
     )
-    return pretraining_collate(
-        sentences, spec, ObjectivesConfig(), seed=1, max_tokens=20, multiple=multiple
-    )(raw)
+    shapes = {"max_tokens": 20, "multiple": multiple}
+    if task == "pretraining":
+        return pretraining_collate(sentences, spec, ObjectivesConfig(), seed=1, **shapes)(raw)
+    return answering_collate(sentences, spec, loss="cross_entropy", **shapes)(raw)
 
 
 class _Pool:
@@ -79,23 +90,28 @@ class _Pool:
 
 
 def _sentences(
-    folder: Path, draw: np.random.Generator, pairs: int, per_image: int
+    folder: Path,
+    draw: np.random.Generator,
+    pairs: int,
+    per_image: int,
+    questions: float,
+    num_answers: int,
 ) -> SentenceTable:
     lengths = np.repeat(list(PIECES), list(PIECES.values()))
     builder = SentenceBuilder(
         {str(row): row for row in range(pairs // per_image)},
-        {str(number): number for number in range(PUBLISHED.num_answers)},
+        {str(number): number for number in range(num_answers)},
         PUBLISHED.vocab_size,
     )
     for pair in range(pairs):
-        asks = draw.random() < QUESTIONS
+        asks = draw.random() < questions
         builder.add(
             Sentence(
                 image_id=str(pair // per_image),
                 uid=str(pair),
                 source="vqa" if asks else "captions",
                 token_ids=draw.integers(1000, 30000, draw.choice(lengths)).tolist(),
-                answers={str(draw.integers(PUBLISHED.num_answers)): 1.0} if asks else {},
+                answers={str(draw.integers(num_answers)): 1.0} if asks else {},
             )
         )
     path = folder / f"sentences-{pairs}-{per_image}.arrow"

@@ -9,6 +9,8 @@ import report_training as training
 from record import HERE, RESULTS
 
 SECTIONS = {
+    "answering_cpu": training.model,
+    "answering_cuda": training.model,
     "detector": report_detector.detector,
     "easy_vqa": training.easy_vqa,
     "grouping": training.grouping,

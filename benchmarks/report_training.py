@@ -42,9 +42,15 @@ def easy_vqa(record: dict) -> Iterable[str]:
 
 
 def model(record: dict) -> Iterable[str]:
-    """The section of ``bench_model.py``."""
-    yield f"## A pretraining step against transformers, on {record['settings']['device']}"
+    """The sections of ``bench_model.py``."""
+    settings = record["settings"]
+    answering = settings.get("task") == "answering"
+    what = "fine-tuning step" if answering else "pretraining step"
+    yield f"## A {what} against transformers, on {settings['device']}"
     yield ""
+    if answering:
+        yield "Questions with one right answer of 3,129, since `LxmertForQuestionAnswering` takes"
+        yield "no soft scores (bar in fp32: 1.5)."
     yield f"Command: `uv run {record['command']}`. Whole steps (forward, backward, clipping,"
     yield "AdamW) of the published 9/5/5 model on the same pairs, alternating; *k* pairs share an"
     yield "image, of which the peer sees a copy each. The ratio is the median of the ratios of the"

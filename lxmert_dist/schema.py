@@ -91,7 +91,8 @@ class Sentence:
 class DataSpec:
     """The sizes that a model takes from a store instead of from its configuration.
 
-    ``num_objects`` is the most boxes of an image; weights do not depend on it.
+    ``num_objects`` is the most boxes of a row of the store; weights do not depend on it. A row has
+    the objects of ``images_per_pair`` images, as many of each, one image behind the other.
     """
 
     vocab_size: int
@@ -104,6 +105,7 @@ class DataSpec:
     num_object_classes: int
     num_attribute_classes: int
     num_answers: int
+    images_per_pair: int = 1
 
 
 @runtime_checkable

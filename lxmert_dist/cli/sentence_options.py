@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 _SOURCES = (
     ("--json", "sentences and labels as LXMERT published them"),
     ("--vqa-questions", "VQA v2, such as v2_OpenEnded_mscoco_train2014_questions.json"),
-    ("--vqa-annotations", "their answers, in the same order of files"),
+    ("--vqa-annotations", "their answers, in the same order of files; - where there are none"),
     ("--gqa", "GQA, such as train_balanced_questions.json"),
     ("--vg-qa", "Visual Genome's question_answers.json"),
     ("--vg-regions", "Visual Genome's region_descriptions.json"),
     ("--coco-captions", "such as captions_train2014.json"),
+    ("--task-json", "VQA, GQA or NLVR2 as LXMERT published them for fine-tuning"),
+    ("--nlvr2", "NLVR2's own files, such as dev.json"),
 )
 
 NOTHING = "name at least one file of sentences: " + ", ".join(name for name, _ in _SOURCES)
@@ -65,6 +67,8 @@ def sentence_files(arguments: argparse.Namespace) -> "list[SentenceFile]":
         *(ingest.VgFile(path, "questions", images) for path in given.vg_qa),
         *(ingest.VgFile(path, "regions", images) for path in given.vg_regions),
         *map(ingest.CocoCaptions, given.coco_captions),
+        *map(ingest.TaskJson, given.task_json),
+        *map(ingest.Nlvr2Lines, given.nlvr2),
     ]
     if not files:
         raise ConfigError(NOTHING)
@@ -83,5 +87,5 @@ def _vqa(
                 f"{asked or answered} lacks its other half: --vqa-questions and --vqa-annotations "
                 "name as many files, in the same order"
             )
-        files.append(VqaQuestions(asked, answered, scores))
+        files.append(VqaQuestions(asked, None if str(answered) == "-" else answered, scores))
     return files

@@ -33,18 +33,21 @@ def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
 def finetuning_summary(config: FinetuneConfig, outcome: Outcome) -> str:
     """Test accuracy beside the references, speed, and where to look."""
     log = read_metrics(Path(config.directory) / "metrics.jsonl")
+    lines = [_headline("fine-tuning", config, outcome), ""]
+    if config.test_split:
+        lines += [*_accuracies(config, outcome), ""]
+    return "\n".join([*lines, *_speed(log, outcome), *_places(config, outcome)])
+
+
+def _accuracies(config: FinetuneConfig, outcome: Outcome) -> Iterable[str]:
     split = open_store(config.data.store).split(config.test_split)
     questions = len(index_pairs(split, config.data.sources))
     accuracy = 100 * outcome.final[f"{config.test_split}/accuracy"]
     how = "from scratch" if config.init == "scratch" else f"from {config.init}"
     rows = {f"this run, {how}": accuracy, **config.references}
     width = max(map(len, rows))
-    lines = [_headline("fine-tuning", config, outcome), ""]
-    lines.append(
-        f"accuracy on all {questions:,} questions of split {config.test_split}, in percent"
-    )
-    lines += [f"  {name:<{width}}  {value:6.2f}" for name, value in rows.items()]
-    return "\n".join([*lines, "", *_speed(log, outcome), *_places(config, outcome)])
+    yield f"accuracy on all {questions:,} questions of split {config.test_split}, in percent"
+    yield from (f"  {name:<{width}}  {value:6.2f}" for name, value in rows.items())
 
 
 def _headline(what: str, config: RunConfig, outcome: Outcome) -> str:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from lxmert_dist.config.presets import PRESETS
 from lxmert_dist.config.sections import (
+    AnswerLoss,
     CheckpointConfig,
     ClusterConfig,
     DataConfig,
@@ -126,12 +127,19 @@ class PretrainConfig(RunConfig):
 
 
 class FinetuneConfig(RunConfig):
-    """Settings of a fine-tuning run on questions with answers."""
+    """Settings of a fine-tuning run on sentences with answers.
+
+    The store decides what is learned: its answers are the classes, and where its sentences are
+    about two images (NLVR2), both are read.
+    """
 
     init: str
     """Checkpoint directory or URI of a pretraining run, or ``scratch``."""
+    loss: AnswerLoss = "bce"
+    """``bce``: each answer is judged by itself, against its soft score, as published for VQA and
+    GQA. ``cross_entropy``: one answer is right, the one of the highest score: NLVR2, classes."""
     test_split: str = "test"
-    """Scored once, after the last epoch."""
+    """Scored once, after the last epoch; empty for none."""
     references: dict[str, float] = Field(default_factory=dict)
     """Accuracies in percent to print beside ours, by name."""
 

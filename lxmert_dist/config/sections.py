@@ -14,6 +14,7 @@ Stage = Annotated[tuple[Annotated[int, Field(ge=0)], NonNegative], Strict(False)
 Stages = Annotated[tuple[Stage, ...], Strict(False)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Lesson = Annotated[tuple[Annotated[int, Field(ge=0)], dict[str, Fraction]], Strict(False)]
+AnswerLoss = Literal["bce", "cross_entropy"]
 Lessons = Annotated[tuple[Lesson, ...], Strict(False)]
 
 

@@ -52,6 +52,8 @@ class GqaQuestions(OneFile):
                 raise DataError(f"{where}: answer of question {number!r} is no text: {answer!r}")
             label = {answer: 1.0} if answer else {}
             names = self.images.other_names(image)
-            yield Item(where, image, {SOURCE: [text]}, {SOURCE: [label]}, names)
+            yield Item(
+                where, image, {SOURCE: [text]}, {SOURCE: [label]}, names, uids={SOURCE: [number]}
+            )
         if not seen:
             raise DataError(f"{self.path}: holds no questions")

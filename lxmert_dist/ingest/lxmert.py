@@ -16,16 +16,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from lxmert_dist import keyed
-from lxmert_dist.errors import DataError
 from lxmert_dist.ingest.build import tokenise
-from lxmert_dist.ingest.butd_tsv import Row, RowSizes
-from lxmert_dist.ingest.feature_folder import Features, Place, open_features
-from lxmert_dist.ingest.lxmert_json import AnswerTable, Item, raw_sentences
+from lxmert_dist.ingest.butd_tsv import RowSizes
+from lxmert_dist.ingest.feature_folder import Features, open_features
+from lxmert_dist.ingest.lxmert_json import AnswerTable, raw_sentences
 from lxmert_dist.ingest.pool import Mapper, Pool
 from lxmert_dist.ingest.report import IngestReport
+from lxmert_dist.ingest.selection import (
+    SPLITS,
+    TEST,
+    LxmertFiles,
+    Parts,
+    Selection,
+    byte_bar,
+    find_rows,
+    name_of,
+    num_bytes,
+    select,
+)
 from lxmert_dist.ingest.sentence_files import SentenceFile
 from lxmert_dist.ingest.shard_tasks import TsvRows, announce, write_images
 from lxmert_dist.ingest.source import RawSentence
@@ -34,42 +43,8 @@ from lxmert_dist.ingest.tokenizer import load_tokenizer
 from lxmert_dist.schema import Sentence
 from lxmert_dist.store import FeatureFigures, StoreWriter
 
-MINIVAL = "mscoco_minival"
-MINIVAL_ROWS = 5_000
-"""The images of ``mscoco_minival.json`` are the first rows of COCO val2014's features; those of
-``mscoco_nominival.json``, which are trained on, stand behind them in the same file."""
-
-TRAIN, VALID = "train", "valid"
-NO_FEATURES = "sentences whose image has no features"
-HELD_OUT = f"sentences of {TRAIN} whose image is in {VALID}"
-NO_MINIVAL = f"sentences of {MINIVAL} whose image is not in the first {MINIVAL_ROWS:,} rows"
 NO_PIECES = "sentences without a word piece"
-TWICE = "rows of features whose image came before"
 UNUSED = "images that no sentence is kept of"
-
-
-@dataclass(frozen=True)
-class LxmertFiles:
-    """What to read.
-
-    ``tsvs``: files of features, directories of them, or one store. ``valid``: the files of
-    sentences, by their names, that become split ``valid``. ``dataset``: what the manifest calls it
-    all.
-    """
-
-    tsvs: Sequence[Place]
-    sentences: Sequence[SentenceFile]
-    valid: Sequence[str] = (MINIVAL,)
-    dataset: str = "lxmert"
-
-    def of(self, split: str) -> list[SentenceFile]:
-        """The files of sentences of a split."""
-        return [file for file in self.sentences if (file.name in self.valid) == (split == VALID)]
-
-    @property
-    def read_paths(self) -> list[Path]:
-        """Every file of sentences, as often as it is read."""
-        return [path for file in self.sentences for path in file.paths]
 
 
 @dataclass(frozen=True)
@@ -101,10 +76,11 @@ def prepare_lxmert(
     run_shards: Mapper | None = None,
     progress: bool = True,
 ) -> IngestReport:
-    """Build the store: split ``train``, and ``valid`` where a file of it is given.
+    """Build the store: split ``train``, and ``valid`` and ``test`` where a file of them is given.
 
     An image is stored once, from the first row that has it, if a sentence is about it. An image
-    that ``valid`` names is never trained on. What is left out is counted in the report. A build
+    that ``valid`` or ``test`` names is never trained on. Where sentences are about two images, a
+    row of the store has the objects of both. What is left out is counted in the report. A build
     that was interrupted goes on: finished shards are kept if they would be the same.
 
     Args:
@@ -127,11 +103,7 @@ def prepare_lxmert(
     """
     began = time.monotonic()
     features = features or FeatureFormat()
-    for path, times in Counter([*files.tsvs, *files.read_paths]).items():
-        if times > 1:
-            raise DataError(f"{path} is given twice; name each file once")
-    for name in sorted({*files.valid} - {file.name for file in files.sentences} - {MINIVAL}):
-        raise DataError(f"no file of sentences is called {name}, which is to be split {VALID!r}")
+    files.check()
     dropped: Counter[str] = Counter()
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -140,12 +112,16 @@ def prepare_lxmert(
         for path in files.tsvs:
             opened.append(open_features(path, features.sizes))
             stack.callback(opened[-1].close)
-        rows = _index(opened, dropped, progress)
-        selection = _select(files, rows, progress)
-        dropped[UNUSED] = len(rows) - sum(map(len, selection.images.values()))
-        orders = {split: _ordered(rows, ids, seed) for split, ids in selection.images.items()}
+        rows = find_rows(opened, dropped, progress)
+        selection = select(files, rows, progress)
+        dropped[UNUSED] = len(rows) - selection.used
+        places = selection.places
+        orders = {split: _ordered(places, ids, seed) for split, ids in selection.images.items()}
         inputs = _inputs(opened, orders, seed)
-        writer = _open_writer(uri, files, features, answers.answers, scratch, inputs, overwrite)
+        number = selection.images_per_pair
+        writer = _open_writer(
+            uri, files, features, number, answers.answers, scratch, inputs, overwrite
+        )
         announce(writer.notice, progress)
         pool = stack.enter_context(Pool(processes))
         written, figures = 0, FeatureFigures()
@@ -169,7 +145,7 @@ def prepare_lxmert(
             dropped={reason: n for reason, n in dropped.items() if n},
             answers=answers.tally,
             features=figures,
-            bytes_read=sum(file.num_bytes for file in opened) + _num_bytes(files.sentences),
+            bytes_read=sum(file.num_bytes for file in opened) + num_bytes(files.sentences),
             num_shards=written + len(writer.kept),
             kept_shards=len(writer.kept),
             seconds=time.monotonic() - began,
@@ -180,6 +156,7 @@ def _open_writer(
     uri: str,
     files: LxmertFiles,
     features: FeatureFormat,
+    images_per_pair: int,
     answers: Sequence[str],
     tokenizer_dir: Path,
     inputs: Mapping[str, Any],
@@ -188,8 +165,9 @@ def _open_writer(
     sizes = features.sizes
     return StoreWriter(
         uri,
-        num_objects=sizes.num_objects,
+        num_objects=images_per_pair * sizes.num_objects,
         min_objects=sizes.min_objects,
+        images_per_pair=images_per_pair,
         feature_dim=sizes.feature_dim,
         object_classes=features.object_classes,
         attribute_classes=features.attribute_classes,
@@ -204,7 +182,8 @@ def _open_writer(
             "tsv": [Path(path).name for path in files.tsvs],
             "json": {
                 split: [path.name for file in files.of(split) for path in file.paths]
-                for split in (TRAIN, VALID)
+                for split in SPLITS
+                if split != TEST or files.test
             },
         },
         inputs=inputs,
@@ -212,24 +191,25 @@ def _open_writer(
     )
 
 
-def _ordered(rows: Mapping[str, "_At"], ids: Iterable[str], seed: int) -> list["_At"]:
-    """The images of a split in the order of the store.
+def _ordered(places: Mapping[str, Parts], ids: Iterable[str], seed: int) -> list[Parts]:
+    """The rows of a split in the order of the store.
 
     A store of features is in a drawn order already, and read in that, each object once.
     """
     names = sorted(ids)
-    if names and isinstance(rows[names[0]].file, StoredFeatures):
-        return sorted((rows[name] for name in names), key=lambda at: at.row.line)
+    if names and isinstance(places[names[0]][0].file, StoredFeatures):
+        return sorted((places[name] for name in names), key=lambda parts: parts[0].row.line)
     order = keyed.permutation(len(names), seed, 0, keyed.Purpose.STORE_ORDER)
-    return [rows[names[place]] for place in order]
+    return [places[names[index]] for index in order]
 
 
-def _rows_of(images: Sequence["_At"], sizes: RowSizes, places: slice) -> TsvRows:
-    return TsvRows(tuple((at.file.path, at.row) for at in images[places]), sizes)
+def _rows_of(images: Sequence[Parts], sizes: RowSizes, chosen: slice) -> TsvRows:
+    rows = (tuple((at.file.path, at.row) for at in place) for place in images[chosen])
+    return TsvRows(tuple(rows), sizes)
 
 
 def _inputs(
-    files: Sequence[Features], orders: Mapping[str, Sequence["_At"]], seed: int
+    files: Sequence[Features], orders: Mapping[str, Sequence[Parts]], seed: int
 ) -> dict[str, Any]:
     """What decides what every shard holds."""
     number = {file.path: index for index, file in enumerate(files)}
@@ -237,105 +217,34 @@ def _inputs(
     for file in files:
         inputs[f"--tsv {Path(file.path).name}"] = [number[file.path], file.num_bytes, file.probe()]
     for split, images in orders.items():
-        lines = (f"{number[at.file.path]} {at.row.start} {at.row.image_id}\n" for at in images)
+        lines = (
+            f"{number[at.file.path]} {at.row.start} {at.row.image_id}\n"
+            for place in images
+            for at in place
+        )
         inputs[f"images of {split}"] = hashlib.sha256("".join(lines).encode()).hexdigest()
     return inputs
-
-
-@dataclass(frozen=True)
-class _At:
-    file: Features
-    row: Row
-
-
-@dataclass(frozen=True)
-class _Selection:
-    """The images of each split."""
-
-    rows: Mapping[str, _At]
-    images: Mapping[str, frozenset[str]]
-
-    def objection(self, split: str, image_id: str) -> str | None:
-        """Why the sentences of an image are left out of a split, or None."""
-        if image_id in self.images[split]:
-            return None
-        if image_id not in self.rows:
-            return NO_FEATURES
-        return HELD_OUT if split == TRAIN else NO_MINIVAL
-
-
-def _index(files: Sequence[Features], dropped: Counter[str], progress: bool) -> dict[str, _At]:
-    """Where the features of every image are; the first row of an image counts."""
-    rows: dict[str, _At] = {}
-    with _bar("finding rows", sum(file.num_bytes for file in files), progress) as bar:
-        for file in files:
-            for row in file.index():
-                if row.image_id in rows:
-                    dropped[TWICE] += 1
-                else:
-                    rows[row.image_id] = _At(file, row)
-                bar.update(row.length)
-    return rows
-
-
-def _select(files: LxmertFiles, rows: Mapping[str, _At], progress: bool) -> _Selection:
-    named: dict[str, set[str]] = {TRAIN: set(), VALID: set()}
-    kept: set[str] = set()  # of valid
-    for split, item, file in _all_items(files, progress):
-        image_id = _name(item, rows)
-        named[split].add(image_id)
-        at = rows.get(image_id)
-        if split == VALID and at and (file.name != MINIVAL or at.row.line <= MINIVAL_ROWS):
-            kept.add(image_id)
-    chosen = {TRAIN: named[TRAIN] & rows.keys() - named[VALID], VALID: kept}
-    wanted = [split for split in (TRAIN, VALID) if files.of(split)]
-    for split in wanted:
-        if not chosen[split]:
-            raise DataError(
-                f"none of the {len(named[split])} images of split {split!r} has features that it "
-                f"may use; do {' '.join(str(path) for path in files.tsvs)} belong to "
-                f"{' '.join(str(path) for file in files.of(split) for path in file.paths)}?"
-            )
-    return _Selection(rows, {split: frozenset(chosen[split]) for split in wanted})
-
-
-def _all_items(files: LxmertFiles, progress: bool) -> Iterator[tuple[str, Item, SentenceFile]]:
-    with _bar("checking sentences", _num_bytes(files.sentences), progress) as bar:
-        for split in (TRAIN, VALID):
-            for file in files.of(split):
-                for item in file.items(bar.update):
-                    yield split, item, file
 
 
 def _sentences(
     files: Sequence[SentenceFile],
     split: str,
-    selection: _Selection,
+    selection: Selection,
     answers: AnswerTable,
     dropped: Counter[str],
     progress: bool,
 ) -> Iterator[RawSentence]:
     """The sentences of a split whose images are in it; counts the others."""
     taken: Counter[str] = Counter()
-    with _bar(f"sentences of {split}", _num_bytes(files), progress) as bar:
+    with byte_bar(f"sentences of {split}", num_bytes(files), progress) as bar:
         for file in files:
             for item in file.items(bar.update):
-                image_id = _name(item, selection.rows)
+                image_id = name_of(item, selection.places)
                 objection = selection.objection(split, image_id)
                 if objection:
                     dropped[objection] += item.num_sentences
                 else:
                     yield from raw_sentences(replace(item, image_id=image_id), answers, taken)
-
-
-def _name(item: Item, rows: Mapping[str, _At]) -> str:
-    """What the image is called among the features."""
-    return next((name for name in item.other_names if name in rows), item.image_id)
-
-
-def _num_bytes(files: Sequence[SentenceFile]) -> int:
-    paths = [path for file in files for path in file.paths]
-    return sum(path.stat().st_size for path in paths if path.exists())
 
 
 def _with_pieces(sentences: Iterable[Sentence], dropped: Counter[str]) -> Iterator[Sentence]:
@@ -344,9 +253,3 @@ def _with_pieces(sentences: Iterable[Sentence], dropped: Counter[str]) -> Iterat
             yield sentence
         else:
             dropped[NO_PIECES] += 1
-
-
-def _bar(what: str, total: int, progress: bool) -> Any:
-    return tqdm(
-        total=total, desc=what, unit="B", unit_scale=True, unit_divisor=1024, disable=not progress
-    )

@@ -23,7 +23,9 @@ class Item:
     """What a file says about one image. ``where`` is its "file:line".
 
     ``labels`` are as many as the sentences of the category, where it has any. ``other_names`` are
-    what the image may be called among the features; they go before ``image_id``.
+    what the image may be called among the features; they go before ``image_id``. ``pair`` are the
+    two images that the sentences are about, instead of ``image_id``. ``uids`` are the ids that the
+    file gives to the sentences of a category, if it does.
     """
 
     where: str
@@ -31,6 +33,8 @@ class Item:
     sentences: Mapping[str, Sequence[str]]
     labels: Mapping[str, Sequence[Label]]
     other_names: Sequence[str] = ()
+    pair: Sequence[str] = ()
+    uids: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def num_sentences(self) -> int:
@@ -121,10 +125,11 @@ def raw_sentences(item: Item, table: AnswerTable, taken: Counter[str]) -> Iterat
     """
     for category, texts in item.sentences.items():
         labels = item.labels.get(category)
+        uids = item.uids.get(category)
         name = f"{item.image_id}_{category}"
         for index, text in enumerate(texts):
             answers = table.look_up(labels[index]) if labels else {}
-            uid = f"{name}_{taken[name] + index:03d}"
+            uid = uids[index] if uids else f"{name}_{taken[name] + index:03d}"
             yield RawSentence(item.image_id, uid, category, text, answers)
         taken[name] += len(texts)
 

@@ -5,7 +5,8 @@ r"""People's own sentences: JSON Lines, an object a sentence.
 - ``image_id``: as the features call it;
 - ``sentence``: a caption or a question;
 - ``source``: any name, by which sentences are counted and weighted (by default ``own``);
-- ``answers``: of a question, answer -> score in (0, 1].
+- ``answers``: of a question, answer -> score in (0, 1];
+- ``uid``: by which predictions call the sentence; by default made of image, source and place.
 
 Empty lines are skipped. With features as ``feature_folder`` says, this makes a store of two images:
 
@@ -35,7 +36,7 @@ from lxmert_dist.ingest.sentence_files import OneFile
 from lxmert_dist.json_list import read_lines
 
 SOURCE = "own"
-_KEYS = frozenset({"image_id", "sentence", "source", "answers"})
+_KEYS = frozenset({"image_id", "sentence", "source", "answers", "uid"})
 
 
 class OwnSentences(OneFile):
@@ -67,7 +68,12 @@ class OwnSentences(OneFile):
             raise DataError(f"{where}: answers are {answers!r}, expected {{answer: score}}")
         check_label(answers, where)
         labels = {source: [answers]} if answers else {}
-        return Item(where, image, {source: [text]}, labels)
+        uid = entry.get("uid")
+        if not isinstance(uid, str | None) or uid == "":
+            raise DataError(f"{where}: uid is {uid!r}, expected text")
+        return Item(
+            where, image, {source: [text]}, labels, uids={} if uid is None else {source: [uid]}
+        )
 
 
 def collect_answers(files: Iterable[OwnSentences], normalise: Callable[[str], str]) -> list[str]:

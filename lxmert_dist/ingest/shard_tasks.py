@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from lxmert_dist.ingest.butd_tsv import Row, RowSizes
 from lxmert_dist.ingest.feature_folder import Features, Place, open_features, place_of
+from lxmert_dist.ingest.image_pairs import join_records
 from lxmert_dist.ingest.pool import Mapper
 from lxmert_dist.schema import RoiRecord
 from lxmert_dist.store import ShardPlace, SplitWriter, write_shard
@@ -29,26 +30,27 @@ class RecordSource(Protocol):
 
 @dataclass(frozen=True)
 class TsvRows:
-    """Rows of files of features, or images of a store of them."""
+    """Rows of files or stores of features: for each of ours one, or those of a pair of images."""
 
-    rows: tuple[tuple[Place, Row], ...]
+    rows: tuple[tuple[tuple[Place, Row], ...], ...]
     sizes: RowSizes
 
     def records(self) -> Iterator[RoiRecord]:
         """Read and decoded."""
         files: dict[Place, Features] = {}
         try:
-            for path, row in self.rows:
-                if path not in files:
-                    files[path] = open_features(path, self.sizes)
-                yield files[path].read(row)
+            for place in self.rows:
+                for path, _ in place:
+                    if path not in files:
+                        files[path] = open_features(path, self.sizes)
+                yield join_records([files[path].read(row) for path, row in place])
         finally:
             for file in files.values():
                 file.close()
 
     def where(self, index: int) -> str:
-        """The line, or the file of an image."""
-        return place_of(*self.rows[index])
+        """The lines, or the files of images."""
+        return ", ".join(place_of(path, row) for path, row in self.rows[index])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 ``{"data_subtype": "train2014", "questions": [{"question_id": 458752000, "image_id": 458752,
 "question": "…"}]}`` and ``{"annotations": [{"question_id": 458752000, "image_id": 458752,
 "answers": [{"answer": "net"}, …]}]}``. Both files are read side by side, and what has not met its
-other half waits in memory: nothing does in the published files, which have the same order.
+other half waits in memory: nothing does in the published files, which have the same order. The
+questions of the test split have no annotations.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,10 +29,13 @@ _Entry = TypeVar("_Entry", _Question, _Answers)
 
 @dataclass(frozen=True)
 class VqaQuestions:
-    """Questions with their annotations; ``name`` is that of the questions, without suffix."""
+    """Questions with their annotations; ``name`` is that of the questions, without suffix.
+
+    ``annotations``: None where there are none, as of the test split.
+    """
 
     questions: Path
-    annotations: Path
+    annotations: Path | None
     scores: VqaScores = "leave-one-out"
 
     @property
@@ -41,8 +45,8 @@ class VqaQuestions:
 
     @property
     def paths(self) -> Sequence[Path]:
-        """The two files."""
-        return (self.questions, self.annotations)
+        """The files."""
+        return tuple(filter(None, (self.questions, self.annotations)))
 
     def items(self, read: Callable[[int], object]) -> Iterator[Item]:
         """An item a question, image ids as in ``COCO_train2014_000000458752``.
@@ -53,7 +57,19 @@ class VqaQuestions:
         """
         part = _subtype(self.questions)
         questions = _once(_questions(self.questions, read))
-        annotations = _once(_annotations(self.annotations, self.scores, read))
+        if self.annotations is None:
+            yield from (_item(part, number, asked, {}) for number, asked in questions)
+        else:
+            yield from self._joined(part, questions, self.annotations, read)
+
+    def _joined(
+        self,
+        part: str,
+        questions: Iterator[tuple[int, _Question]],
+        path: Path,
+        read: Callable[[int], object],
+    ) -> Iterator[Item]:
+        annotations = _once(_annotations(path, self.scores, read))
         asked: dict[int, _Question] = {}
         answered: dict[int, _Answers] = {}
         for question, annotation in zip_longest(questions, annotations):
@@ -70,17 +86,23 @@ class VqaQuestions:
                             f"{there}: question {number} is about image {same_image}, but "
                             f"{where} says {image}; do the files belong together?"
                         )
-                    name = f"COCO_{part}_{image:012d}"
-                    yield Item(where, name, {SOURCE: [text]}, {SOURCE: [label]})
-        for waiting, lacks, path in (
-            (asked, "annotation", self.annotations),
+                    yield _item(part, number, (where, image, text), label)
+        for waiting, lacks, other in (
+            (asked, "annotation", path),
             (answered, "question", self.questions),
         ):
             for number, (where, *_) in waiting.items():
                 raise DataError(
-                    f"{where}: question {number} has no {lacks} in {path}, and so have "
+                    f"{where}: question {number} has no {lacks} in {other}, and so have "
                     f"{len(waiting)} in all; do the files belong together?"
                 )
+
+
+def _item(part: str, number: int, question: _Question, label: Label) -> Item:
+    where, image, text = question
+    labels = {SOURCE: [label]} if label else {}
+    name = f"COCO_{part}_{image:012d}"
+    return Item(where, name, {SOURCE: [text]}, labels, uids={SOURCE: [str(number)]})
 
 
 def _questions(path: Path, read: Callable[[int], object]) -> Iterator[tuple[int, _Question]]:

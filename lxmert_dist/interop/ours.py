@@ -28,7 +28,7 @@ PAIR_HEAD = tuple(
     for module in ("transform.dense", "transform.layer_norm", "decoder")
     for kind in ("weight", "bias")
 )
-"""NLVR2's head over two images, which no task of ours has yet."""
+"""NLVR2's head over two images."""
 
 
 class Modules(nn.Module):

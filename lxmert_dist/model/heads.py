@@ -113,17 +113,20 @@ class VisualHead(nn.Module):
 
 
 class AnswerHead(nn.Module):
-    """Answer logits from the pooled pair: LayerNorm(GELU(H -> 2H)), then 2H -> A."""
+    """Answer logits from the pooled pair: LayerNorm(GELU(N * H -> 2H)), then 2H -> A.
 
-    def __init__(self, config: ModelConfig, num_answers: int) -> None:
-        """Build the head for ``num_answers`` >= 1."""
+    N pooled pairs, one behind the other, are read at once: 2 in NLVR2, else 1.
+    """
+
+    def __init__(self, config: ModelConfig, num_answers: int, images_per_pair: int = 1) -> None:
+        """Build the head for ``num_answers`` >= 1 and N = ``images_per_pair``."""
         super().__init__()
         width = config.hidden_size
-        self.transform = Transform(width, 2 * width, config.layer_norm_eps)
+        self.transform = Transform(images_per_pair * width, 2 * width, config.layer_norm_eps)
         self.decoder = Linear(2 * width, num_answers)
         initialize(self, config.initializer_range)
 
-    def forward(self, pooled: Float[Tensor, "B H"]) -> Float[Tensor, "B A"]:
+    def forward(self, pooled: Float[Tensor, "B NH"]) -> Float[Tensor, "B A"]:
         """Score the answers."""
         result: Tensor = self.decoder(self.transform(pooled))
         return result

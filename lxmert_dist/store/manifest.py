@@ -160,6 +160,9 @@ class Manifest(Record):
     min_objects: int | None = None
     """The least boxes of an image; None where all have ``num_objects``, and then not written. A
     program that does not know the field refuses the store, instead of training on padding."""
+    images_per_pair: int = 1
+    """How many images a sentence is about: the objects of a row are those of each, one image behind
+    the other. 1 is not written, so that, again, older programs refuse what they cannot read."""
 
     def all_objects(self) -> Iterator[ObjectEntry]:
         """Every object of the store, apart from the manifest and the pointer to it."""
@@ -180,8 +183,9 @@ def canonical_json(tree: Any) -> bytes:
 
 def encode(manifest: Manifest) -> tuple[bytes, str]:
     """The canonical bytes of a manifest and their SHA-256 (64 hex digits)."""
-    absent = {name for name in ("min_objects", "tokenizer") if getattr(manifest, name) is None}
-    data = canonical_json(manifest.model_dump(mode="json", exclude=absent))
+    usual = {"min_objects": None, "tokenizer": None, "images_per_pair": 1}
+    tree = manifest.model_dump(mode="json")
+    data = canonical_json({k: v for k, v in tree.items() if k not in usual or v != usual[k]})
     return data, hashlib.sha256(data).hexdigest()
 
 

@@ -93,6 +93,7 @@ class Store:
             num_object_classes=manifest.objects.size,
             num_attribute_classes=manifest.attributes.size,
             num_answers=manifest.answers.size,
+            images_per_pair=manifest.images_per_pair,
         )
 
     def split(self, name: str) -> Split:

@@ -61,6 +61,7 @@ class StoreWriter:
         *,
         num_objects: int,
         min_objects: int | None = None,
+        images_per_pair: int = 1,
         feature_dim: int,
         object_classes: Sequence[str],
         attribute_classes: Sequence[str],
@@ -78,10 +79,11 @@ class StoreWriter:
         Args:
             uri: where the store will be; a half-written store there is replaced, or continued if
                 it is of the same inputs and sizes.
-            num_objects: O, boxes of every image.
+            num_objects: O, boxes of every image; of every row, where sentences are about several.
             min_objects: the least boxes of an image, where some have fewer than ``num_objects``:
                 theirs are padded with zeros, and counted. None, or ``num_objects``, is a store
                 whose images all have as many.
+            images_per_pair: how many images a sentence is about; it divides ``num_objects``.
             feature_dim: F, width of a feature.
             object_classes: names of the detector's object classes, at most 32,768.
             attribute_classes: names of its attribute classes, at most 32,768.
@@ -110,6 +112,11 @@ class StoreWriter:
                 f"min_objects={min_objects} must be at least 1 and at most num_objects="
                 f"{num_objects}"
             )
+        if num_objects % images_per_pair or (images_per_pair > 1 and min_objects is not None):
+            raise DataError(
+                f"a row of {images_per_pair} images has as many boxes of each: num_objects="
+                f"{num_objects}, min_objects={min_objects}; leave --min-boxes out"
+            )
         vocabularies = {
             "objects": list(object_classes),
             "attributes": list(attribute_classes),
@@ -128,6 +135,7 @@ class StoreWriter:
             min_objects=None if min_objects == num_objects else min_objects,
         )
         self._answer_ids = {answer: i for i, answer in enumerate(answers)}
+        self._images_per_pair = images_per_pair
         self._extractor = extractor
         self._info = json.loads(canonical_json(dict(info or {})))
         self._splits: dict[str, SplitWriter] = {}
@@ -196,6 +204,7 @@ class StoreWriter:
             schema_version=SCHEMA_VERSION,
             num_objects=sizes.num_objects,
             min_objects=sizes.min_objects,
+            images_per_pair=self._images_per_pair,
             feature_dim=sizes.feature_dim,
             feature_dtype=sizes.feature_dtype,
             images_per_shard=sizes.images_per_shard,

@@ -19,6 +19,8 @@ def identity(batch: MicroBatch) -> int:
     if isinstance(batch.targets, PretrainTargets):
         masked = batch.targets.masked_objects[inputs.image_index]  # (B, O)
         rows = rows + _row_hash(masked.numpy().astype(np.int64) << 32)
+    # A pair of several images has a row for each.
+    rows = rows.reshape(len(batch.pair_ids), -1).sum(axis=1, dtype=np.uint64)
     pairs = keyed.bits(0, 0, batch.pair_ids.numpy(), Purpose.IDENTITY)
     return int(keyed.bits(0, 0, pairs ^ rows, Purpose.IDENTITY).sum(dtype=np.uint64))
 

@@ -3,6 +3,8 @@
 Shapes: B pairs, T tokens, I images, O objects, F feature width, R rows.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -69,6 +71,31 @@ def model_inputs(
         object_mask=None if objects is None else to_tensor(objects),
         multiple=multiple,
     )
+
+
+def images_apart(batch: PairBatch, images_per_pair: int) -> PairBatch:
+    """A batch of one image a pair out of rows that have several images, one behind the other.
+
+    Each pair stands there once for each of its images, next to each other: with two images, pair i
+    becomes pairs 2i and 2i + 1.
+    """
+    number = images_per_pair
+    if number == 1:
+        return batch
+    of_pairs = ("pair_ids", "image_index")
+    changed: dict[str, npt.NDArray[np.generic]] = {
+        "pair_ids": np.repeat(batch.pair_ids, number),
+        "image_index": (batch.image_index[:, None] * number + np.arange(number)).reshape(-1),
+    }
+    for name, value in vars(batch).items():
+        if not isinstance(value, np.ndarray) or name in of_pairs:
+            continue
+        if value.ndim == 1:  # (I,)
+            changed[name] = np.repeat(value, number)
+        else:  # (I, number * O, …)
+            rows, objects = value.shape[:2]
+            changed[name] = value.reshape(rows * number, objects // number, *value.shape[2:])
+    return replace(batch, **changed)  # type: ignore[arg-type]
 
 
 def rows_of(chosen: Bool[np.ndarray, "..."], multiple: int = 1) -> Int64[np.ndarray, " R"]:

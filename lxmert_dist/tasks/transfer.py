@@ -72,14 +72,15 @@ def load_pretrained(
     The backbone must fit exactly. Heads are taken over where both sides have them, tensor by
     tensor; what is absent or of another shape starts fresh. The answer head's last layer is
     copied answer by answer, by normalised string; unknown answers start at zero (released code,
-    "loadLXMERTQA").
+    "loadLXMERTQA"). A head over two images is taken over by another one only ("loadLXMERT").
 
     Args:
         task: a task of ours; changed in place, unless an error is raised.
         weights: by our parameter names.
         source_answers: the answers of the rows of their answer head, in order; empty where they
             are unknown, and then the whole head starts fresh.
-        target_answers: the answers of ``task``, in order.
+        target_answers: the answers of the answer head of ``task``, in order; empty where it has
+            none.
         partial: parts of the backbone may be absent, as where BERT is the source.
         leave: stems of names that start fresh, e.g. ``visual_head.object_label``.
 

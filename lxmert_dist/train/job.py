@@ -14,7 +14,7 @@ from lxmert_dist.config import (
     PretrainConfig,
     RunConfig,
 )
-from lxmert_dist.errors import CheckpointError
+from lxmert_dist.errors import CheckpointError, ConfigError
 from lxmert_dist.keyed import Purpose
 from lxmert_dist.schema import Collate
 from lxmert_dist.store import ReadSettings, Split, Store, open_store
@@ -166,6 +166,11 @@ def build(config: RunConfig) -> Job:
 
 
 def _pretraining(config: PretrainConfig, store: Store) -> Job:
+    if store.spec.images_per_pair > 1:
+        raise ConfigError(
+            f"{store.uri} has sentences about {store.spec.images_per_pair} images each, and "
+            "pretraining takes one; fine-tune on it (launch/finetune.py)"
+        )
     train, valid = store.split(config.data.train_split), store.split(config.data.validation_split)
 
     def collate(
@@ -215,19 +220,27 @@ def _pretraining(config: PretrainConfig, store: Store) -> Job:
 def _answering(config: FinetuneConfig, store: Store) -> Job:
     data = config.data
     train = store.split(data.train_split)
-    task = AnsweringTask(config.model, store.spec, store.spec.num_answers)
+    task = AnsweringTask(config.model, store.spec, store.spec.num_answers, config.loss)
 
     def collate(split: Split) -> Collate:
         return answering_collate(
             split.sentences,
             store.spec,
             max_tokens=data.max_tokens,
+            loss=config.loss,
             multiple=config.train.shape_multiple,
         )
 
     def evaluation(name: str) -> Evaluation:
         split = store.split(name)
-        return Evaluation(name, split, index_pairs(split, data.sources), collate(split))
+        index = index_pairs(split, data.sources)
+        if not split.sentences.answers(index.pair_ids)[0][-1]:
+            raise ConfigError(
+                f"no question of split {name!r} has an answer, so there is nothing to score; set "
+                'data.validation_split and test_split to splits that have, or test_split="" for '
+                "none, and answer the questions with launch/predict.py"
+            )
+        return Evaluation(name, split, index, collate(split))
 
     index, passes = visited(config, train)
     validation = evaluation(data.validation_split)
@@ -240,7 +253,7 @@ def _answering(config: FinetuneConfig, store: Store) -> Job:
         passes=passes,
         collate=collate(train),
         validation=replace(validation, index=_limited(validation.index, config)),
-        final=(evaluation(config.test_split),),
+        final=(evaluation(config.test_split),) if config.test_split else (),
         start=start_from(config.init, task, config.model, store),
     )
 
@@ -264,9 +277,9 @@ def start_from(init: str, task: Task, model: ModelConfig, store: Store) -> Trans
         task,
         source.tensors,
         description.answers,
-        store.answers,
+        store.answers if store.spec.images_per_pair == 1 else (),
         partial=description.partial,
-        leave=_other_classes(description, store),
+        leave=[*_other_classes(description, store), *_other_answers(description, store)],
     )
     return replace(report, run_id=source.run_id)
 
@@ -314,6 +327,12 @@ def _other_classes(source: Description, store: Store) -> list[str]:
         for name, (there, here) in pairs.items()
         if there and list(there) != here
     ]
+
+
+def _other_answers(description: Description, store: Store) -> list[str]:
+    """The head over two images, if its answers are known to be others than the store's."""
+    known = description.answers
+    return ["pair_head"] if known and list(known) != store.answers else []
 
 
 def plan_settings(config: RunConfig) -> PlanSettings:

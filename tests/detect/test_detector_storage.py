@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_rcnn import picture, random_weights, tiny_config, tiny_detector, tiny_network
 
 from lxmert_dist.config import dump_toml, load_config
 from lxmert_dist.config.detector import DetectorConfig
@@ -15,6 +14,7 @@ from lxmert_dist.detect.faster_rcnn import FasterRcnn
 from lxmert_dist.detect.storage import load_detector, save_detector
 from lxmert_dist.detect.weights import published_name
 from lxmert_dist.errors import CheckpointError, ConfigError
+from tiny_rcnn import picture, random_weights, tiny_config, tiny_detector, tiny_network
 
 ROOT = Path(__file__).parents[2]
 

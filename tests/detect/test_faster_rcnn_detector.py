@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tiny_rcnn import picture, tiny_config, tiny_detector, tiny_network
 
 from lxmert_dist.detect.faster_rcnn_detector import FasterRcnnDetector
 from lxmert_dist.errors import ConfigError, DataError
 from lxmert_dist.schema import Detector
+from tiny_rcnn import picture, tiny_config, tiny_detector, tiny_network
 
 SIZES = [(96, 96), (40, 150), (150, 40), (61, 83), (200, 300), (7, 9), (96, 96), (33, 500)]
 

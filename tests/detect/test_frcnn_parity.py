@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from frcnn_peer import peer_detections, peer_input
-from tiny_rcnn import picture, random_weights, tiny_config, tiny_detector, tiny_network
 
 from lxmert_dist.detect.pixels import network_input
+from tiny_rcnn import picture, random_weights, tiny_config, tiny_detector, tiny_network
 
 GOLDEN = Path(__file__).parent / "frcnn_golden.npz"
 IMAGES = {"wide": (3, 120, 170), "tall": (4, 200, 90), "small": (5, 40, 56)}

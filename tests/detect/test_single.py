@@ -5,10 +5,10 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-from tiny_rcnn import tiny_detector, tiny_network
 
 from lxmert_dist.detect import detect, draw_record, load_detector, open_image, save_detector
 from lxmert_dist.errors import DataError
+from tiny_rcnn import tiny_detector, tiny_network
 
 PHOTOGRAPH = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
 

@@ -27,6 +27,7 @@ from lxmert_dist.ingest import (
     load_tokenizer,
     lxmert,
     prepare_lxmert,
+    selection,
     shard_tasks,
 )
 from lxmert_dist.objectives.answers import normalise_answer
@@ -41,7 +42,7 @@ VG_IDS = [str(i) for i in range(2_000, 2_004)]
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     """The seven files; of val2014's six rows the first four are minival's."""
-    monkeypatch.setattr(lxmert, "MINIVAL_ROWS", 4)
+    monkeypatch.setattr(selection, "MINIVAL_ROWS", 4)
     named = {"train2014_obj36": TRAIN_IDS, "val2014_obj36": VAL_IDS, "vg_gqa_obj36": VG_IDS}
     said = {
         "mscoco_train": TRAIN_IDS,
@@ -165,7 +166,7 @@ def test_an_image_is_stored_once_from_its_first_row(prepare, files):
     write_tsv(tsv(files, "vg"), [*(make_fields(i) for i in VG_IDS), *again])
     store, report = prepare(dtype="float32")
     split = store.split("train")
-    assert report.dropped == {lxmert.TWICE: 3}
+    assert report.dropped == {selection.TWICE: 3}
     assert Counter(split.image_ids).most_common(1)[0][1] == 1
     row = split.image_ids.index(TRAIN_IDS[0])
     found = split.read_shard(row // 4)[row % 4]
@@ -185,10 +186,10 @@ def test_what_is_left_out_is_counted(prepare, files):
     store, report = prepare()
     assert report.dropped == {
         lxmert.UNUSED: 2,
-        lxmert.NO_FEATURES: 4,
+        selection.NO_FEATURES: 4,
         # the item of train, and all of an image that both nominival and minival name
-        lxmert.HELD_OUT: 8,
-        lxmert.NO_MINIVAL: 4,
+        selection.HELD_OUT: 8,
+        selection.NO_MINIVAL: 4,
         lxmert.NO_PIECES: 2,
     }
     assert VAL_IDS[5] not in [*store.split("train").image_ids, *store.split("valid").image_ids]
@@ -244,7 +245,7 @@ def test_the_report_says_it_all(prepare, files):
     assert rows["total"] == ["15", "30", "3", "30", "-", "-", "-", "63"]
     paper = [line.split()[-8:] for line in text.splitlines() if " paper " in line]
     assert paper[-1] == ["180K", "617K", "5.39M", "658K", "1.07M", "1.44M", "-", "9.18M"]
-    assert f"4 {lxmert.NO_FEATURES}" in text
+    assert f"4 {selection.NO_FEATURES}" in text
     assert "30 of 45 are outside the table" in text  # of images that are kept
     assert "15 of 30 questions keep none" in text
     assert "float16, each moved by at most" in text
