@@ -1,5 +1,6 @@
 """What a command says at its end."""
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,9 +12,8 @@ from lxmert_dist.store import open_store
 from lxmert_dist.stream.loader import index_pairs
 from lxmert_dist.tasks import PretrainingTask
 from lxmert_dist.tracking import read_metrics, ui_command
+from lxmert_dist.tracking.figures import Log, first_and_last, speed
 from lxmert_dist.train.run import Outcome
-
-Log = list[tuple[int, dict[str, float]]]
 
 
 def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
@@ -64,14 +64,9 @@ def _losses(log: Log) -> Iterable[str]:
     """A table of the six losses, on training pairs and on held-out pairs with fixed masks."""
     yield f"{'loss':<16}{'train first':>12}{'last':>9}{'held-out first':>16}{'last':>9}"
     for name in PretrainingTask.loss_names:
-        cells = [*_first_and_last(log, f"train/{name}"), *_first_and_last(log, f"valid/{name}")]
+        cells = [*first_and_last(log, f"train/{name}"), *first_and_last(log, f"valid/{name}")]
         texts = ["-" if c is None else f"{c:.4f}" for c in cells]
         yield f"{name:<16}{texts[0]:>12}{texts[1]:>9}{texts[2]:>16}{texts[3]:>9}"
-
-
-def _first_and_last(log: Log, key: str) -> tuple[float | None, float | None]:
-    values = [metrics[key] for _, metrics in log if key in metrics]
-    return (values[0], values[-1]) if values else (None, None)
 
 
 def _matching(config: PretrainConfig, outcome: Outcome) -> Iterable[tuple[str, float, float]]:
@@ -98,21 +93,16 @@ def _matching(config: PretrainConfig, outcome: Outcome) -> Iterable[tuple[str, f
 
 
 def _speed(log: Log, outcome: Outcome) -> Iterable[str]:
-    rates = [m["train/pairs_per_second"] for _, m in log if "train/pairs_per_second" in m]
-    waits = [m["train/data_wait_share"] for _, m in log if "train/data_wait_share" in m]
-    if rates:
+    found = speed(log)
+    if found:
         yield (
-            f"{_median(rates):.0f} pairs/s, {sum(waits) / len(waits):.2%} of the time waiting for "
-            f"data, {outcome.peak_memory_bytes / 2**30:.2f} GiB of memory at most"
+            f"{found.pairs_per_second:.0f} pairs/s, {found.data_wait_share:.2%} of the time "
+            f"waiting for data, {outcome.peak_memory_bytes / 2**30:.2f} GiB of memory at most"
         )
-
-
-def _median(values: Iterable[float]) -> float:
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2]
 
 
 def _places(config: RunConfig, outcome: Outcome) -> Iterable[str]:
     yield f"checkpoint: {outcome.checkpoint}"
+    yield f"report:     uv run launch/report.py {shlex.quote(config.directory)}"
     if config.tracking.mlflow:
         yield f"curves:     {ui_command(config.tracking, Path(config.directory))}"

@@ -94,6 +94,10 @@ class SentenceTable:
         token_ids[np.arange(len(pairs)), pieces + 1] = sep_id
         return token_ids, pieces + 2
 
+    def lengths(self) -> Int64[np.ndarray, " P"]:
+        """How many word pieces each sentence has, special tokens not included, before any cut."""
+        return np.diff(self._token_offsets.astype(np.int64))
+
     def answers(
         self, pair_ids: PairIds
     ) -> tuple[Int64[np.ndarray, " B_plus_1"], Int16[np.ndarray, " S"], Float32[np.ndarray, " S"]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from lxmert_dist.tracking.figures import Log
 from lxmert_dist.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 MAX_POINTS = 400
 """Drawn a curve; of a longer one the means of as many stretches."""
 
+_FAR = 6.0
+"""How often its least value a loss may be before its axis is logarithmic."""
 _COLUMNS = 3
 _WIDTH, _HEIGHT = 3.9, 2.6
 """Of a panel, in inches."""
@@ -48,7 +51,6 @@ _STYLE: dict[Any, Any] = {
 }
 _log = logging.getLogger(__name__)
 
-Log = Sequence[tuple[int, Mapping[str, float]]]
 Scale = Literal["linear", "log"]
 
 
@@ -110,8 +112,8 @@ def panels(log: Log, loss_names: Sequence[str], validation: str) -> dict[str, li
     return {name: row for name, row in kept.items() if row}
 
 
-def draw(row: Sequence[Panel]) -> str:
-    """One SVG of panels, in rows of three.
+def draw(row: Sequence[Panel], *, transparent: bool = False) -> str:
+    """One SVG of panels, in rows of three; ``transparent`` leaves out its white ground.
 
     Raises:
         ImportError: matplotlib is absent.
@@ -129,7 +131,8 @@ def draw(row: Sequence[Panel]) -> str:
         for one in axes[len(row) :]:
             one.set_axis_off()
         text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        no_date = {"Date": None, "Creator": None}
+        figure.savefig(text, format="svg", metadata=no_date, transparent=transparent)
     return text.getvalue()
 
 
@@ -152,10 +155,13 @@ def log_curves(tracker: Tracker, log: Log, loss_names: Sequence[str], validation
 
 
 def _judged(log: Log, name: str, validation: str, unit: str = "") -> Panel:
-    """A metric on training pairs and on held-out ones."""
+    """A metric on training pairs and on held-out ones; a loss that falls far, by logarithms."""
     parts = [_curve(log, f"{part}/{name}", part, unit) for part in ("train", validation)]
+    parts = [one for one in parts if len(one.steps)]
     title = name.removesuffix("_accuracy") if unit else name
-    return Panel(title.replace("_", " "), [one for one in parts if len(one.steps)], unit)
+    least, most = (f([f(one.values) for one in parts], default=1.0) for f in (min, max))
+    scale: Scale = "log" if not unit and 0 < _FAR * least < most else "linear"
+    return Panel(title.replace("_", " "), parts, unit, scale)
 
 
 def _single(
@@ -195,7 +201,7 @@ def _means(values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
 
 
 def _fill(axes: "Axes", panel: Panel) -> None:
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
     for curve, colour in zip(panel.curves, _colours(panel), strict=True):
         axes.plot(
@@ -211,6 +217,10 @@ def _fill(axes: "Axes", panel: Panel) -> None:
     axes.set(xlabel="step", ylabel=panel.unit, yscale=panel.scale)
     if panel.from_zero:
         axes.set_ylim(0, None)
+    if panel.scale == "log":  # 0.5, not a power of ten in mathematical notation
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
     axes.grid(visible=True)
     if any(curve.label for curve in panel.curves):
