@@ -12,6 +12,11 @@ def pair_id(image_ids: Sequence[str]) -> str:
     return "+".join(image_ids)
 
 
+def image_ids(row_id: str, images_per_pair: int) -> list[str]:
+    """The images of a row, by what :func:`pair_id` calls it."""
+    return row_id.split("+", images_per_pair - 1)
+
+
 def join_records(records: Sequence[RoiRecord]) -> RoiRecord:
     """One record of the objects of all images, in their order; each box keeps to its image.
 

@@ -12,7 +12,8 @@ from lxmert_dist.redact import redact
 from lxmert_dist.report.samples import Sample, read_samples
 from lxmert_dist.report.statistics import DataStatistics, count_data
 from lxmert_dist.store import uri as uris
-from lxmert_dist.tasks import AnsweringTask, PretrainingTask
+from lxmert_dist.tasks import PretrainingTask
+from lxmert_dist.tasks.answering import answer_loss_names
 from lxmert_dist.tracking import read_metrics
 from lxmert_dist.tracking.figures import Log
 from lxmert_dist.train.checkpoint import Checkpoints
@@ -82,13 +83,15 @@ def read_run(
     if not log:
         raise ConfigError(f"{directory / METRICS} is empty or missing: the run logged nothing yet")
     file = directory / ENVIRONMENT
-    task = PretrainingTask if isinstance(config, PretrainConfig) else AnsweringTask
+    names: Sequence[str] = PretrainingTask.loss_names
+    if isinstance(config, FinetuneConfig):
+        names = answer_loss_names(config.loss)
     return Run(
         config=config,
         settings=redact(dump_toml(config)),
         log=log,
         environment=json.loads(redact(file.read_text("utf-8"))) if file.exists() else {},
-        loss_names=task.loss_names,
+        loss_names=names,
         looked=_look(config, images, samples) if deep else None,
     )
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lxmert_dist import keyed
+from lxmert_dist.ingest.image_pairs import image_ids
 from lxmert_dist.keyed import Purpose
 from lxmert_dist.model import EncoderOutput, read_attention
 from lxmert_dist.report.pictures import find_picture
@@ -87,7 +88,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Sample:
-    """One pair, as the model read it and as it answered."""
+    """One pair, as the model read it and as it answered; of two images, a sample for each."""
 
     uid: str
     source: str
@@ -113,7 +114,8 @@ def read_samples(job: Job, number: int, images: Path | None) -> Iterator[Sample]
         number: how many pairs.
         images: folder of image files by image id; None looks where the data set's package is.
     """
-    evaluation = job.validation if isinstance(job.task, PretrainingTask) else job.final[0]
+    pretrains = isinstance(job.task, PretrainingTask)
+    evaluation = job.validation if pretrains else (*job.final, job.validation)[0]
 
     def choose(n: int) -> np.ndarray:
         return keyed.permutation(n, job.config.seed, 0, Purpose.SPLIT)
@@ -134,14 +136,16 @@ def _samples(
     verdicts = _verdicts(job, evaluation.split, batch, encoded, pieces)
     token_ids = batch.inputs.padded_token_ids()
     split, table = evaluation.split, evaluation.split.sentences
-    for place, pair in enumerate(batch.pair_ids.tolist()):
+    images_per_pair = job.store.spec.images_per_pair
+    for place, pair in enumerate(np.repeat(batch.pair_ids.numpy(), images_per_pair).tolist()):
         own = maps.of_pair(place)
         row = int(table.image_rows[pair])
         looks = own.word_to_region[-1, 0].mean(0)  # (T, O), the last layer's mean over heads
-        boxes = _boxes(job, split, row, looks[0])
+        number = place % images_per_pair
+        boxes = _boxes(job, split, row, looks[0], number * looks.shape[1])
         words = [pieces[i] for i in token_ids[place][maps.words[place].cpu()].tolist()]
         height, width = split.sizes[row].tolist()
-        image_id = split.image_ids[row]
+        image_id = image_ids(split.image_ids[row], images_per_pair)[number]
         yield Sample(
             uid=table.uids([pair])[0],
             source=table.sources[table.source_ids[pair]],
@@ -151,7 +155,7 @@ def _samples(
             picture=find_picture(image_id, images, job.store.manifest.info),
             words=words,
             boxes=boxes,
-            verdict=verdicts[place],
+            verdict=verdicts[place // images_per_pair],
             heat=_heat(words, boxes, looks),
         )
 
@@ -162,7 +166,7 @@ def _verdicts(
     """What the run's heads say, pair by pair."""
     match job.task:
         case AnsweringTask() as task:
-            chances = task.answer_head(encoded.pooled).sigmoid()  # (B, A)
+            chances = task.probabilities(task.answer_logits(encoded.pooled))  # (B, A)
             offsets, ids, _ = split.sentences.answers(batch.pair_ids.numpy())
             given = [ids[a:b].tolist() for a, b in pairwise(offsets.tolist())]
             return [
@@ -232,12 +236,12 @@ def _named(answer_ids: Sequence[int], job: Job) -> list[str]:
     return [job.store.answers[i] for i in answer_ids]
 
 
-def _boxes(job: Job, split: Split, row: int, looked: Float[Tensor, " O"]) -> list[Box]:
-    """The real regions of an image."""
+def _boxes(job: Job, split: Split, row: int, looked: Float[Tensor, " O"], first: int) -> list[Box]:
+    """The real regions of an image, which begin at place ``first`` of its row."""
     height, width = split.sizes[row].tolist()
     corners = split.boxes[row] * np.array([width, height, width, height], np.float32)
     boxes = []
-    for place, share in enumerate(looked.tolist()):
+    for place, share in enumerate(looked.tolist(), first):
         left, top, right, bottom = corners[place].tolist()
         name = job.store.object_classes[split.object_ids[row, place]]
         if split.attribute_scores[row, place] > 0:

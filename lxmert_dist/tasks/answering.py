@@ -55,8 +55,9 @@ class AnsweringTask(nn.Module):
                 "the store has no answers, so there is nothing to fine-tune on; "
                 "prepare it with questions and answers"
             )
-        self.loss_names = (f"answer_{loss}",)
+        self.loss_names = answer_loss_names(loss)
         self.model = LxmertModel(model_config, spec)
+        self.images_per_pair = spec.images_per_pair
         # Its name tells what it reads, so that neither is taken for the other.
         self._head = "answer_head" if spec.images_per_pair == 1 else "pair_head"
         self.add_module(self._head, AnswerHead(model_config, num_answers, spec.images_per_pair))
@@ -76,8 +77,11 @@ class AnsweringTask(nn.Module):
 
     def logits(self, batch: MicroBatch) -> Float[Tensor, "B A"]:
         """Scores of the answers; see :meth:`probabilities`."""
-        pooled = self.model(batch.inputs, need_vision=False).pooled  # (B * N, H)
-        result: Tensor = self.head(pooled.reshape(len(batch.pair_ids), -1))
+        return self.answer_logits(self.model(batch.inputs, need_vision=False).pooled)
+
+    def answer_logits(self, pooled: Float[Tensor, "BN H"]) -> Float[Tensor, "B A"]:
+        """Scores from what the encoders say of each image of each pair."""
+        result: Tensor = self.head(pooled.reshape(-1, self.images_per_pair * pooled.shape[-1]))
         return result
 
     def probabilities(self, logits: Float[Tensor, "B A"]) -> Float[Tensor, "B A"]:
@@ -107,6 +111,11 @@ class AnsweringTask(nn.Module):
             losses={name: loss},
             metrics={"accuracy": (earned, earned.new_tensor(len(logits)))},
         )
+
+
+def answer_loss_names(loss: AnswerLoss) -> tuple[str]:
+    """What the log calls a loss."""
+    return (f"answer_{loss}",)
 
 
 def single_answers(scores: Float[Tensor, "B A"]) -> Int64[Tensor, " B"]:
@@ -145,7 +154,7 @@ def answering_collate(
             pair_ids=to_tensor(batch.pair_ids),
             inputs=model_inputs(token_ids, lengths, single.roi_features, single, multiple),
             targets=AnswerTargets(to_tensor(scores)),
-            counts={f"answer_{loss}": float(answered)},
+            counts=dict.fromkeys(answer_loss_names(loss), float(answered)),
         )
 
     return collate

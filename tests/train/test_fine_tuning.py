@@ -1,12 +1,16 @@
 """Fine-tuning as the command does it: sentences about two images, and splits without answers."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
 from lxmert_dist.cli.convert import main as convert
+from lxmert_dist.cli.report import main as report
 from lxmert_dist.config import FinetuneConfig, PretrainConfig, load_config
 from lxmert_dist.errors import ConfigError
+from lxmert_dist.ingest.image_pairs import pair_id
 from lxmert_dist.schema import Sentence
 from lxmert_dist.store import StoreWriter
 from lxmert_dist.train.job import build
@@ -48,7 +52,8 @@ def pairs(tmp_path_factory):
     for name, size in (("train", 512), ("valid", 64), ("test", 32)):
         split, sentences = writer.split(name), []
         for i in range(size):
-            record = make_record(rng, f"{name}/{i}", 2 * OBJECTS, WIDTH)
+            images = pair_id([f"{name}/{i}-left", f"{name}/{i}-right"])
+            record = make_record(rng, images, 2 * OBJECTS, WIDTH)
             first, second = record.roi_features[:OBJECTS, 0], record.roi_features[OBJECTS:, 0]
             truth = bool(i % 2)
             first[:], second[:] = (3, -3) if truth else (-3, 3)
@@ -71,6 +76,11 @@ def test_pairs_of_images_are_told_apart(pairs, tmp_path):
     join(World(), timeout_seconds=60)
     outcome = run(config, World(), "process")
     assert outcome.final["valid/accuracy"] == 1.0
+    assert report([str(tmp_path), "--samples", "2"]) == 0
+    page = (tmp_path / "report.html").read_text()
+    shown = set(re.findall(r"valid/(\d+)-(left|right)", page))
+    assert len(shown) == 4  # two pairs
+    assert {side for _, side in shown} == {"left", "right"}
 
 
 def test_a_split_without_answers_is_not_scored(pairs, tmp_path):
