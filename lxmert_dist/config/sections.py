@@ -297,6 +297,9 @@ class TrackingConfig(Section):
     uri: str = ""
     """MLflow tracking URI; empty means ``sqlite`` in the directory above the run's."""
     experiment: str = "lxmert_dist"
+    parent: str = ""
+    """Id of the MLflow run below which this one stands in the UI, such as that of an ablation
+    study; empty: of the run whose weights it starts from."""
     curves: bool = True
     """Whether curves of the whole run are drawn at its end, into ``plots/`` (matplotlib)."""
 

@@ -58,6 +58,7 @@ def build_tracker(
             artifacts=own,
             earlier=[] if resume_step is None else read_metrics(path),
             parent=parent,
+            below=config.parent,
         )
     except ImportError as error:
         _log.warning(

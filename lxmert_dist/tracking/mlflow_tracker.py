@@ -62,6 +62,7 @@ class MlflowTracker:
         artifacts: str | None,
         earlier: Sequence[tuple[int, Mapping[str, float]]] = (),
         parent: str = "",
+        below: str = "",
     ) -> None:
         """Import MLflow and start the thread; nothing waits for the server.
 
@@ -75,8 +76,9 @@ class MlflowTracker:
             artifacts: URI for the files of a new experiment; None leaves it to the server.
             earlier: steps and their metrics, logged by earlier starts; what the server lacks of
                 them is sent.
-            parent: id of the run whose weights this one starts from; where the server has it in
-                the same experiment, this run is shown below it.
+            parent: id of the run whose weights this one starts from; empty is none.
+            below: id of the run below which this one is shown, if the server has it in the same
+                experiment; by default ``parent``.
 
         Raises:
             ImportError: MLflow is not installed.
@@ -91,6 +93,7 @@ class MlflowTracker:
         self._artifacts = artifacts
         self._earlier = earlier
         self._parent = parent
+        self._below = below or parent
         self._began = _now()
         self._queue: queue.Queue[_Metrics | _Call | None] = queue.Queue(_QUEUE_LIMIT)
         self._run_id: str | None = run_id
@@ -227,11 +230,11 @@ class MlflowTracker:
 
     def _descent(self, client: Any, run: Any) -> dict[str, str]:
         """The tags that say whose weights ``run`` starts from."""
-        if not self._parent:
-            return {}
-        parent = _find_run(client, self._parent)
-        near = parent is not None and parent.info.experiment_id == run.info.experiment_id
-        return {"init_run": self._parent, **({"mlflow.parentRunId": self._parent} if near else {})}
+        tags = {"init_run": self._parent} if self._parent else {}
+        above = _find_run(client, self._below) if self._below else None
+        if above is not None and above.info.experiment_id == run.info.experiment_id:
+            tags["mlflow.parentRunId"] = self._below
+        return tags
 
     def _experiment_id(self, client: Any) -> str:
         from mlflow.exceptions import MlflowException
