@@ -102,11 +102,11 @@ def extract_features(
 ) -> ExtractionReport:
     """Build a store of features, or go on with one that was begun.
 
-    Each image is in the store once, or in the report beside it (``refused_uri``). The store is the
-    same for any number of workers, and however often the work was interrupted.
+    Each image is in the store once, or in the report. The store is the same for any number of
+    workers, and however often the work was interrupted.
 
     Args:
-        uri: where the store will be; ``<uri>.stage`` and ``<uri>.refused.jsonl`` stand beside it.
+        uri: where the store will be, beside ``<uri>.stage`` and the report ``<uri>.refused.jsonl``.
         images: what to detect.
         source: where workers get the detector.
         detector: the same, in this process.
@@ -117,8 +117,8 @@ def extract_features(
 
     Raises:
         DataError: every image was refused.
-        StoreError: there is a finished store, or something else, at ``uri``; another job was begun
-            there; or a place is out of reach.
+        StoreError: there is a finished store, something else or another job, or a place is out of
+            reach.
         WorkerError: a process was killed.
     """
     began = time.monotonic()
@@ -129,29 +129,37 @@ def extract_features(
     stage.begin(job, anew=options.overwrite)
     done, damaged = stage.finished()
     announce(_notice(done, damaged), options.progress)
-    tasks = [
-        ExtractionTask(
-            number, chosen, source, sizes, stage.uri, options.batch_size, options.max_pixels
-        )
-        for number, chosen in enumerate(plan_tasks(images.images, options.seed))
-    ]
+    tasks = _tasks(images, source, sizes, stage, options)
     summaries = run_tasks(tasks, done, run, options.progress)
     refused = [*images.refused, *(r for summary in summaries for r in summary.refused)]
     refused_uri = f"{uri.rstrip('/')}.refused.jsonl"
-    _report_refused(refused_uri, refused)
     num_images = sum(len(summary.image_ids) for summary in summaries)
-    if not num_images:
-        raise DataError(
-            f"all {len(refused):,} images were refused, the first because: {refused[0].reason}; "
-            f"see {uris.shown(refused_uri)}"
-        )
+    _report_refused(refused_uri, refused, num_images)
     digest = _pack(uri, stage, summaries, detector, job, options, pack)
     stage.delete()
-    kept = sum(len(tasks[number].images) for number in done)
-    seconds = time.monotonic() - began
     return ExtractionReport(
-        uris.shown(uri), digest, num_images, len(refused), kept, uris.shown(refused_uri), seconds
+        uris.shown(uri),
+        digest,
+        num_images,
+        len(refused),
+        kept_images=sum(len(tasks[number].images) for number in done),
+        refused_uri=uris.shown(refused_uri),
+        seconds=time.monotonic() - began,
     )
+
+
+def _tasks(
+    images: ImageList,
+    source: DetectorSource,
+    sizes: ImageSizes,
+    stage: Stage,
+    options: ExtractionOptions,
+) -> list[ExtractionTask]:
+    batch_size, max_pixels = options.batch_size, options.max_pixels
+    return [
+        ExtractionTask(number, some, source, sizes, stage.uri, batch_size, max_pixels)
+        for number, some in enumerate(plan_tasks(images.images, options.seed))
+    ]
 
 
 def _sizes(detector: Detector, options: ExtractionOptions) -> ImageSizes:
@@ -209,13 +217,22 @@ def _notice(done: Mapping[int, TaskSummary], damaged: int) -> str:
     return f"going on with an extraction: {len(done):,} finished tasks are kept{lost}"
 
 
-def _report_refused(uri: str, refused: Sequence[Refusal]) -> None:
-    """One line of JSON an image; nothing is left there where none was refused."""
+def _report_refused(uri: str, refused: Sequence[Refusal], num_images: int) -> None:
+    """One line of JSON an image; nothing is left there where none was refused.
+
+    Raises:
+        DataError: all were, and ``num_images`` is 0.
+    """
     if not refused:
         uris.delete_tree(uri)
         return
     lines = (json.dumps(asdict(refusal), ensure_ascii=False) + "\n" for refusal in refused)
     uris.write_bytes(uri, "".join(lines).encode())
+    if not num_images:
+        raise DataError(
+            f"all {len(refused):,} images were refused, the first because: {refused[0].reason}; "
+            f"see {uris.shown(uri)}"
+        )
 
 
 def _pack(

@@ -78,7 +78,7 @@ class Pool:
         except BrokenProcessPool as error:
             raise WorkerError(
                 "a process of this ingest was killed, perhaps because memory ran out; run the same "
-                "command again, which goes on where it stopped, with fewer --processes if need be"
+                "command again, which goes on where it stopped, with fewer processes if need be"
             ) from error
 
 
