@@ -185,7 +185,7 @@ def _validate(
 ) -> None:
     from lxmert_dist.detect.training import validate
 
-    figures = validate(trainer.network(), images, config.training.object_names)
+    figures = validate(trainer.network(), images, config.training.object_names, progress=True)
     tracker.log_metrics({f"valid/{name}": value for name, value in figures.items()}, trainer.step)
     said = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
     print(  # noqa: T201

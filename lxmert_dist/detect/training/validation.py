@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 from torchvision.ops import batched_nms, box_iou
+from tqdm import tqdm
 
 from lxmert_dist.detect.faster_rcnn import FasterRcnn, Regions
 from lxmert_dist.detect.training.average_precision import Found, There, mean_average_precision
@@ -22,6 +23,8 @@ def validate(
     network: FasterRcnn,
     images: Sequence[LabelledImage],
     object_names: Sequence[str],
+    *,
+    progress: bool = False,
 ) -> dict[str, float]:
     """Score a network in evaluation mode.
 
@@ -31,6 +34,7 @@ def validate(
         network: with its weights.
         images: with what is in them.
         object_names: the classes, in the order of the weights.
+        progress: show a bar, if stderr is a terminal.
 
     Returns:
         ``map50``, the mean average precision at an IoU of 0.5; ``ap50/NAME`` of each class that is
@@ -38,7 +42,7 @@ def validate(
         if there are attributes.
     """
     found, there, right = [], [], []
-    for image in images:
+    for image in tqdm(images, "validating", unit="img", disable=None if progress else True):
         pixels, things = load_example(image, network.config.input)
         _, regions = network(pixels)
         scores, classes = regions.object_logits.softmax(dim=1)[:, :-1].max(dim=1)
