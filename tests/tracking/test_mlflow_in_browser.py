@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from browser import browser
+from lxmert_dist.config import TrackingConfig
+from lxmert_dist.tracking import build_tracker
 from mlflow_server import mlflow_server
 from runs import pretrain
 
@@ -50,6 +52,27 @@ def test_the_experiment_lists_the_run(page, server, run):
     place = f"#/experiments/{run.info.experiment_id}/runs?workflowType=machine_learning"
     page.open(f"{server.uri}/{place}", WIDE)
     page.wait_for(f"document.body.innerText.includes({json.dumps(NAME)})", READY_S)
+
+
+def test_a_run_that_starts_from_it_is_listed_below_it(page, server, run, tmp_path):
+    tracker = build_tracker(
+        TrackingConfig(uri=server.uri),
+        directory=tmp_path,
+        run_name="one that starts from it",
+        run_id=None,
+        resume_step=None,
+        tags={},
+        parent=run.info.run_id,
+    )
+    tracker.close("FINISHED")
+    place = f"#/experiments/{run.info.experiment_id}/runs?workflowType=machine_learning"
+    page.open(f"{server.uri}/?nested{place}", WIDE)
+    unfold = "document.querySelector('[data-component-id*=runnamecellrenderer]')"
+    page.wait_for(f"{unfold} !== null", READY_S)
+    listed = "document.body.innerText.includes('one that starts from it')"
+    assert not page.evaluate(listed), "it is folded away"
+    page.evaluate(f"{unfold}.click()")
+    page.wait_for(listed, READY_S)
 
 
 def test_the_loss_chart_is_drawn(page, server, run):
