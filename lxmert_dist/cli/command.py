@@ -7,8 +7,11 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import lxmert_dist
 from lxmert_dist.errors import LxmertError, StoppedError
 from lxmert_dist.redact import redacted_output
+
+_PACKAGE = Path(lxmert_dist.__file__).parent
 
 
 def frame(description: str, epilog: str = "") -> argparse.ArgumentParser:
@@ -31,10 +34,11 @@ def add_settings(parser: argparse.ArgumentParser, default_config: str) -> None:
     """The options that name the settings of a run; ``config.load_config`` takes both."""
     parser.add_argument(
         "--config",
-        type=Path,
-        default=Path(default_config),
+        type=_config_file,
+        default=default_config,
         metavar="FILE",
-        help="settings in TOML (default: %(default)s)",
+        help="settings in TOML; names below configs/ are there wherever one is (default: "
+        "%(default)s)",
     )
     parser.add_argument(
         "--set",
@@ -43,6 +47,23 @@ def add_settings(parser: argparse.ArgumentParser, default_config: str) -> None:
         metavar="KEY=VALUE",
         help="change one setting, e.g. --set train.zero_stage=2; may be repeated",
     )
+
+
+def _config_file(name: str) -> Path:
+    """A file of the user's, or else the one of that name that comes with the package."""
+    path = Path(name)
+    if path.parts[:1] == ("configs",) and not path.exists():
+        for home in (_PACKAGE, _PACKAGE.parent):  # a wheel, a checkout
+            if (home / path).exists():
+                return home / path
+    return path
+
+
+def command_line(name: str) -> str:
+    """How the command ``launch/NAME.py`` is started: from a checkout, or as a wheel installs it."""
+    if (_PACKAGE.parent / "launch" / f"{name}.py").exists():
+        return f"uv run launch/{name}.py"
+    return f"lxmert-{name.replace('_', '-')}"
 
 
 def run_command(

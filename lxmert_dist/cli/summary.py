@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lxmert_dist.cli.command import command_line
 from lxmert_dist.config import FinetuneConfig, PretrainConfig, RunConfig
 from lxmert_dist.ingest import matching_ceiling
 from lxmert_dist.store import open_store
@@ -25,7 +26,7 @@ def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
             f"matching accuracy on held-out {source}: {accuracy:.1%} (the data allow {ceiling:.1%})"
         )
     lines += _speed(log, outcome)
-    lines.append(f"fine-tune:  uv run launch/finetune.py --set init={config.checkpoint_uri}")
+    lines.append(f"fine-tune:  {command_line('finetune')} --set init={config.checkpoint_uri}")
     lines += _places(config, outcome)
     return "\n".join(lines)
 
@@ -103,6 +104,6 @@ def _speed(log: Log, outcome: Outcome) -> Iterable[str]:
 
 def _places(config: RunConfig, outcome: Outcome) -> Iterable[str]:
     yield f"checkpoint: {outcome.checkpoint}"
-    yield f"report:     uv run launch/report.py {shlex.quote(config.directory)}"
+    yield f"report:     {command_line('report')} {shlex.quote(config.directory)}"
     if config.tracking.mlflow:
         yield f"curves:     {ui_command(config.tracking, Path(config.directory))}"
