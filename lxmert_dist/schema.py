@@ -240,6 +240,11 @@ class ModelInputs:
             object_mask=object_mask,
         )
 
+    def to(self, device: torch.device) -> "ModelInputs":
+        """A copy with every tensor on ``device``."""
+        moved: ModelInputs = _to(self, device)
+        return moved
+
     def padded_token_ids(self) -> Int64[Tensor, "B T"]:
         """The sentences as rows of a grid, with 0 behind their ends."""
         grid = self.token_ids.new_zeros(self.attention_mask.numel())
@@ -302,7 +307,7 @@ class MicroBatch:
         """A copy with every tensor on ``device``."""
         return replace(
             self,
-            inputs=_to(self.inputs, device),
+            inputs=self.inputs.to(device),
             targets=_to(self.targets, device),
             pair_ids=self.pair_ids.to(device, non_blocking=True),
         )

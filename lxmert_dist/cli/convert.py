@@ -3,13 +3,9 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lxmert_dist.cli.command import frame, run_command
-from lxmert_dist.errors import CheckpointError, ConfigError
-
-if TYPE_CHECKING:
-    from lxmert_dist.interop.source import Guess, Source
+from lxmert_dist.errors import ConfigError
 
 FORMATS = ("huggingface", "lxmert", "lxmert_dist")
 
@@ -90,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 def _convert(arguments: argparse.Namespace) -> None:
     from lxmert_dist.interop import Request, convert
     from lxmert_dist.interop.source import Guess
+    from lxmert_dist.predict.weights import find_source
     from lxmert_dist.store.uri import local_path
 
     out = local_path(arguments.out)
@@ -99,7 +96,7 @@ def _convert(arguments: argparse.Namespace) -> None:
     if any(count is not None and count < 1 for count in counts):
         raise ConfigError("--language-layers and --num-heads count from 1")
     guess = Guess(arguments.num_heads, arguments.bert_layers, arguments.language_layers)
-    source = _source(arguments.source, guess)
+    source = find_source(arguments.source, guess)
     request = Request(
         to=arguments.to,
         out=out,
@@ -112,21 +109,3 @@ def _convert(arguments: argparse.Namespace) -> None:
     for line in conversion.lines():
         print(line)  # noqa: T201
     print(f"written     {out}")  # noqa: T201
-
-
-def _source(place: str, guess: "Guess") -> "Source":
-    """A run, checkpoint or export of ours, or else a file or directory of another program."""
-    from lxmert_dist.interop.source import of_path, of_run
-    from lxmert_dist.store.uri import local_path
-    from lxmert_dist.train.checkpoint import weights_at
-
-    path = local_path(place)
-    weights = weights_at(place) if path is None or path.is_dir() else None
-    if weights is not None:
-        return of_run(weights)
-    if path is None:
-        raise CheckpointError(
-            f"no run, checkpoint or export of lxmert_dist at {place}; "
-            "weights of other programs must lie on a disk"
-        )
-    return of_path(path, guess)

@@ -15,7 +15,7 @@ from lxmert_dist import keyed
 from lxmert_dist.errors import DataError
 from lxmert_dist.ingest.pool import Mapper
 from lxmert_dist.ingest.source import RawSentence, RawSplit
-from lxmert_dist.ingest.tokenizer import load_tokenizer
+from lxmert_dist.ingest.tokenizer import fast_tokenizer, load_tokenizer
 from lxmert_dist.opening import open_image
 from lxmert_dist.schema import Detector, Sentence
 from lxmert_dist.store import StoreWriter
@@ -143,10 +143,4 @@ def _word_pieces(work: tuple[str, list[str]]) -> tuple[UInt16[np.ndarray, " W"],
 
 @lru_cache(maxsize=1)
 def _tokenizer(directory: str) -> Any:
-    tokenizer: Any = load_tokenizer(directory)
-    if not tokenizer.is_fast:
-        raise DataError(f"the tokenizer {directory} has no tokenizer.json; use one that has")
-    fast = tokenizer.backend_tokenizer
-    fast.no_truncation()
-    fast.no_padding()
-    return fast
+    return fast_tokenizer(load_tokenizer(directory))

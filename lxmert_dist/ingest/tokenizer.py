@@ -81,6 +81,21 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def fast_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """What cuts sentences into word pieces, and neither shortens nor pads them.
+
+    Raises:
+        DataError: it is of Python alone.
+    """
+    if not tokenizer.is_fast:
+        name = tokenizer.name_or_path
+        raise DataError(f"the tokenizer {name} has no tokenizer.json; use one that has")
+    fast: Tokenizer = tokenizer.backend_tokenizer
+    fast.no_truncation()
+    fast.no_padding()
+    return fast
+
+
 def _normalizer() -> normalizers.Normalizer:
     return normalizers.BertNormalizer(lowercase=True)
 

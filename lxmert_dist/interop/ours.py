@@ -77,6 +77,21 @@ def check(weights: TaskWeights) -> None:
         raise CheckpointError(f"{weights.uri}: {strange} is of no model that can be converted")
 
 
+def opened(weights: TaskWeights) -> Modules:
+    """Our modules with these weights, for inference; the head over two images stays out.
+
+    Raises:
+        CheckpointError: as :func:`check`.
+    """
+    check(weights)
+    with torch.device("meta"):
+        modules = Modules(weights).eval()
+    modules.load_state_dict(
+        {n: t for n, t in weights.tensors.items() if n not in PAIR_HEAD}, assign=True
+    )
+    return modules
+
+
 @torch.no_grad()
 def outputs(weights: TaskWeights, probe: Probe) -> Outputs:
     """What every module says of the probe; of BERT, what stands before the objects.
@@ -84,14 +99,10 @@ def outputs(weights: TaskWeights, probe: Probe) -> Outputs:
     Raises:
         CheckpointError: as :func:`check`.
     """
-    check(weights)
     if weights.description.partial:
+        check(weights)
         return _bert_outputs(weights, probe)
-    with torch.device("meta"):
-        modules = Modules(weights).eval()
-    modules.load_state_dict(
-        {n: t for n, t in weights.tensors.items() if n not in PAIR_HEAD}, assign=True
-    )
+    modules = opened(weights)
     encoded = modules.model(our_inputs(probe))
     assert encoded.vision is not None
     found = {"language": encoded.language, "vision": encoded.vision, "pooled": encoded.pooled}

@@ -15,7 +15,8 @@ from lxmert_dist.interop.layouts import BertLayers, is_ours, recognise, take_ber
 from lxmert_dist.interop.names import TIED, to_ours
 from lxmert_dist.interop.sizes import infer_model, infer_sizes
 from lxmert_dist.interop.tokenizers import FoundTokenizer
-from lxmert_dist.tasks.weights import Description, TaskWeights, kind_of
+from lxmert_dist.store import uri as uris
+from lxmert_dist.tasks.weights import TOKENIZER, Description, TaskWeights, kind_of
 from lxmert_dist.weight_files import SUFFIXES, read_file, read_shards
 
 ANSWERS = "answers.json"
@@ -57,8 +58,10 @@ def of_run(weights: TaskWeights) -> Source:
         CheckpointError: a tensor is missing, or of another shape.
     """
     ours.check(weights)
-    tokenizer = tokenizers.in_directory(Path(weights.uri) / "tokenizer")
-    if tokenizer is None and weights.store:
+    tokenizer = None
+    if weights.tokenizer:
+        tokenizer = FoundTokenizer(uris.join(weights.uri, TOKENIZER), weights.tokenizer)
+    elif weights.store:
         tokenizer = tokenizers.of_store(weights.store, weights.description.tokenizer_digest)
     return Source("weights of lxmert_dist", weights, None, len(weights.tensors), tokenizer)
 

@@ -1,8 +1,10 @@
 """The tokenizer that goes with weights: found, checked, and written where each program looks."""
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lxmert_dist.errors import DataError, StoreError
 from lxmert_dist.store import open_store
@@ -94,6 +96,20 @@ def write(tokenizer: FoundTokenizer, folder: Path, *, complete: bool = False) ->
     for name, data in tokenizer.files.items():
         (folder / name).write_bytes(data)
     if complete and "tokenizer.json" not in tokenizer.files:
-        from lxmert_dist.ingest.tokenizer import load_tokenizer  # brings transformers with it
+        opened(tokenizer).save_pretrained(str(folder))
 
-        load_tokenizer(tokenizer.origin).save_pretrained(str(folder))
+
+def opened(tokenizer: FoundTokenizer) -> Any:
+    """The tokenizer of transformers, as the ingest opens it.
+
+    Raises:
+        DataError: its files are no tokenizer, or it lacks a special token.
+    """
+    from lxmert_dist.ingest.tokenizer import load_tokenizer  # brings transformers with it
+
+    with tempfile.TemporaryDirectory() as folder:
+        write(tokenizer, Path(folder))
+        try:
+            return load_tokenizer(folder)
+        except DataError as error:
+            raise DataError(str(error).replace(folder, tokenizer.origin)) from error

@@ -49,6 +49,7 @@ class Sealed:
         copy = (place or folder) / name
         try:
             if place is None:
+                copy.parent.mkdir(parents=True, exist_ok=True)
                 uris.download(uris.join(self.uri, name), copy)
             found = (copy.stat().st_size, digest(copy))
         except (uris.MissingError, FileNotFoundError) as error:

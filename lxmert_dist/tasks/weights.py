@@ -12,7 +12,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +28,7 @@ from lxmert_dist.store.sealed import open_sealed
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
+TOKENIZER = "tokenizer/"
 _ADVICE = "check that this is an export of launch/convert.py, and convert again"
 
 Kind = Literal["pretraining", "answering", "pair", "backbone", "bert"]
@@ -53,6 +54,10 @@ class Description(BaseModel):
     """Over the tokenizer's files, as in the manifest of a store."""
     vocabulary_digest: str = ""
     """Over the word pieces in the order of their ids, see :func:`vocabulary_digest`."""
+    detector: str = ""
+    """What described the images, as in the manifest of a store."""
+    max_tokens: int = 0
+    """Longest sentence, special tokens included; 0 is unknown."""
     source: str = ""
     """Where the weights come from, for people."""
 
@@ -78,6 +83,8 @@ class TaskWeights:
     """The feature store that a run read; empty for other weights."""
     run_id: str = ""
     """Of that run in its tracker; empty where there is none."""
+    tokenizer: Mapping[str, bytes] = field(default_factory=dict)
+    """Files of the tokenizer that an export holds, by name."""
 
 
 def open_export(uri: str) -> TaskWeights | None:
@@ -104,7 +111,12 @@ def open_export(uri: str) -> TaskWeights | None:
             tensors = load_file(sealed.fetch(WEIGHTS, Path(folder)))
         except SafetensorError as error:
             raise CheckpointError(f"{uri}/{WEIGHTS}: {error}") from error
-    return TaskWeights(uri, description, tensors)
+        tokenizer = {
+            name.removeprefix(TOKENIZER): sealed.fetch(name, Path(folder)).read_bytes()
+            for name in sealed.names
+            if name.startswith(TOKENIZER)
+        }
+    return TaskWeights(uri, description, tensors, tokenizer=tokenizer)
 
 
 def read_model(tree: object, place: str) -> ModelConfig:

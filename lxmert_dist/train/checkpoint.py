@@ -114,6 +114,8 @@ class Checkpoint:
             object_classes=tuple(state.object_classes),
             attribute_classes=tuple(state.attribute_classes),
             tokenizer_digest=state.tokenizer_digest,
+            detector=state.detector,
+            max_tokens=state.config["data"]["max_tokens"],
             source=f"step {state.step} of run {state.config.get('name', '')}".strip(),
         )
         store, run_id = state.config["data"]["store"], state.tracker_run_id or ""

@@ -271,7 +271,7 @@ def start_from(init: str, task: Task, model: ModelConfig, store: Store) -> Trans
         return None
     source = find_weights(init)
     description = source.description
-    _check_inputs(source.uri, description, store)
+    check_inputs(source.uri, description, store)
     _check_semantics(source.uri, description.model, model)
     report = load_pretrained(
         task,
@@ -284,8 +284,12 @@ def start_from(init: str, task: Task, model: ModelConfig, store: Store) -> Trans
     return replace(report, run_id=source.run_id)
 
 
-def _check_inputs(uri: str, source: Description, store: Store) -> None:
-    """The word pieces and the features must be those that the weights know."""
+def check_inputs(uri: str, source: Description, store: Store) -> None:
+    """Whether a store has the word pieces and features that weights know.
+
+    Raises:
+        CheckpointError: it has others.
+    """
     advice = "use the store of that run, or one with the same tokenizer and detector"
     for name in ("vocab_size", "feature_dim"):
         there, here = source.sizes.get(name), getattr(store.spec, name)

@@ -168,6 +168,7 @@ class Recorder:
             loss_scaler=self._engine.loss_scaler,
             metrics=self._validation if self._validated_step == step else {},
             versions=package_versions(),
+            detector=job.store.manifest.extractor,
         )
 
 

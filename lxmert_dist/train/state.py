@@ -34,3 +34,5 @@ class TrainState:
     """Of the validation after this very step; empty if there was none."""
     format: int = FORMAT
     versions: dict[str, str | None] = field(default_factory=dict)
+    detector: str = ""
+    """What the store's features are of; empty in a checkpoint of before it was kept."""
