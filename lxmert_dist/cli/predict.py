@@ -23,7 +23,8 @@ code or Hugging Face wrote. Asked is one of
   a store's split      --store URI --split NAME, from its features, without a detector
 The last two write --out, which launch/score.py and launch/submit.py take: {"uid": …, "answer": …,
 "score": …, "top": [[answer, score], …]}. A score is the sigmoid of a fine-tuned head, each answer
-by itself; of a pretraining's head it is the softmax over all answers."""
+by itself; of a head where one answer is right (pretraining, NLVR2, loss="cross_entropy") it is the
+softmax over all answers."""
 
 EXAMPLES = """\
 examples:

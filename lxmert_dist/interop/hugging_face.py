@@ -4,16 +4,16 @@ They are what a conversion is judged by, also for the released code, whose names
 the prefix of the backbone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lxmert_dist.errors import CheckpointError
 from lxmert_dist.interop.names import TIED, WORDS
-from lxmert_dist.interop.ours import pair_logits
 from lxmert_dist.interop.probe import Outputs, Probe
 from lxmert_dist.tasks.weights import Description, Kind
 
@@ -115,7 +115,7 @@ def outputs_of(
     found = _outputs(model, probe, eps)
     if description.kind == "pair":
         head = [tensors[name] for name in _PAIR]
-        return {**found, "pair": pair_logits(found["pooled"], head, eps=eps)}
+        return {**found, "pair": _pair_logits(found["pooled"], head, eps=eps)}
     return found
 
 
@@ -203,3 +203,12 @@ def _bert_outputs(
         "matching": (match, "cls.seq_relationship.weight"),
     }
     return {name: value for name, (value, owner) in found.items() if owner in released}
+
+
+def _pair_logits(pooled: Tensor, head: Sequence[Tensor], *, eps: float) -> Tensor:
+    """The head of NLVR2, its tensors in the order of ``_PAIR``: (B, H) to (B / 2, 2)."""
+    dense, dense_bias, norm, norm_bias, decoder, decoder_bias = head
+    both = pooled.reshape(len(pooled) // 2, -1)  # (B / 2, 2H)
+    hidden = functional.gelu(functional.linear(both, dense, dense_bias))
+    hidden = functional.layer_norm(hidden, norm.shape, norm, norm_bias, eps)
+    return functional.linear(hidden, decoder, decoder_bias)

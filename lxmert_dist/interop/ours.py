@@ -1,12 +1,10 @@
 """Our modules around some weights: whether they fit, and what they say of the probe."""
 
-from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lxmert_dist.errors import CheckpointError
 from lxmert_dist.interop.probe import Outputs, Probe, our_inputs
@@ -22,13 +20,6 @@ from lxmert_dist.tasks.weights import TaskWeights
 
 BERT_FEATURES = 4
 """Feature width of the model that is built around weights which know of none."""
-
-PAIR_HEAD = tuple(
-    f"pair_head.{module}.{kind}"
-    for module in ("transform.dense", "transform.layer_norm", "decoder")
-    for kind in ("weight", "bias")
-)
-"""NLVR2's head over two images."""
 
 
 class Modules(nn.Module):
@@ -48,6 +39,9 @@ class Modules(nn.Module):
             self.visual_head = VisualHead(model, spec)
         if "answer_head" in heads:
             self.answer_head = AnswerHead(model, spec.num_answers)
+        if "pair_head" in heads:
+            rows = weights.tensors.get("pair_head.decoder.bias")
+            self.pair_head = AnswerHead(model, 2 if rows is None else len(rows), 2)
 
 
 def check(weights: TaskWeights) -> None:
@@ -58,10 +52,6 @@ def check(weights: TaskWeights) -> None:
     """
     with torch.device("meta"):
         expected = {n: tuple(t.shape) for n, t in Modules(weights).state_dict().items()}
-    if weights.description.kind == "pair":
-        width = 2 * weights.description.model.hidden_size
-        shapes = ((width, width), (width,), (width,), (width,), (2, width), (2,))
-        expected |= dict(zip(PAIR_HEAD, shapes, strict=True))
     for name, shape in expected.items():
         there = weights.tensors.get(name)
         if there is None:
@@ -78,7 +68,7 @@ def check(weights: TaskWeights) -> None:
 
 
 def opened(weights: TaskWeights) -> Modules:
-    """Our modules with these weights, for inference; the head over two images stays out.
+    """Our modules with these weights, for inference.
 
     Raises:
         CheckpointError: as :func:`check`.
@@ -86,9 +76,7 @@ def opened(weights: TaskWeights) -> Modules:
     check(weights)
     with torch.device("meta"):
         modules = Modules(weights).eval()
-    modules.load_state_dict(
-        {n: t for n, t in weights.tensors.items() if n not in PAIR_HEAD}, assign=True
-    )
+    modules.load_state_dict(weights.tensors, assign=True)
     return modules
 
 
@@ -116,21 +104,9 @@ def outputs(weights: TaskWeights, probe: Probe) -> Outputs:
         }
     if hasattr(modules, "answer_head"):
         found["image_qa"] = modules.answer_head(encoded.pooled)
-    if weights.description.kind == "pair":
-        head = [weights.tensors[name] for name in PAIR_HEAD]
-        found["pair"] = pair_logits(
-            encoded.pooled, head, eps=weights.description.model.layer_norm_eps
-        )
+    if hasattr(modules, "pair_head"):
+        found["pair"] = modules.pair_head(encoded.pooled.reshape(len(encoded.pooled) // 2, -1))
     return found
-
-
-def pair_logits(pooled: Tensor, head: Sequence[Tensor], *, eps: float) -> Tensor:
-    """The head of NLVR2, its tensors in the order of ``PAIR_HEAD``: (B, H) to (B / 2, 2)."""
-    dense, dense_bias, norm, norm_bias, decoder, decoder_bias = head
-    both = pooled.reshape(len(pooled) // 2, -1)  # (B / 2, 2H)
-    hidden = functional.gelu(functional.linear(both, dense, dense_bias))
-    hidden = functional.layer_norm(hidden, norm.shape, norm, norm_bias, eps)
-    return functional.linear(hidden, decoder, decoder_bias)
 
 
 def _head_outputs(modules: Modules, language: Tensor, pooled: Tensor) -> dict[str, Tensor]:

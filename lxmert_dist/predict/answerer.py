@@ -4,7 +4,7 @@ Shapes: B pairs, T tokens, I images, O objects, F feature width, A answers.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from lxmert_dist.errors import CheckpointError, ConfigError, DataError
+from lxmert_dist.ingest.task_questions import NLVR2_ANSWERS
 from lxmert_dist.ingest.tokenizer import fast_tokenizer
 from lxmert_dist.interop import ours, tokenizers
 from lxmert_dist.interop.answers import name_rows, read_answers
@@ -51,6 +52,8 @@ class Answerer:
         description: what they belong to.
         answers: of the rows of the answer head.
         tokenizer: of transformers.
+        images_per_pair: 2 where sentences are about two images (NLVR2), which stand one behind the
+            other with the sentence for each; else 1.
         max_tokens: longest sentence, [CLS] and [SEP] included; the rest is cut.
     """
 
@@ -76,8 +79,10 @@ class Answerer:
         self.max_tokens = max_tokens
         self._device = _device(device)
         self._modules: Modules = ours.opened(weights).to(self._device)
-        # Fine-tuning asks of each answer whether it is right, pretraining which one is.
-        self._exclusive = weights.description.kind == "pretraining"
+        self.images_per_pair = 2 if weights.description.kind == "pair" else 1
+        # Most fine-tuning asks of each answer whether it is right, the others which one is.
+        exclusive = weights.description.kind in ("pretraining", "pair")
+        self._exclusive = exclusive or weights.description.exclusive
 
     def tokenise(self, questions: Sequence[str]) -> list[list[int]]:
         """The word pieces of questions, with [CLS] and [SEP], cut to ``max_tokens``.
@@ -129,16 +134,24 @@ class Answerer:
     def answer(self, inputs: ModelInputs) -> Float[Tensor, "B A"]:
         """The score of every answer, in [0, 1], float32 on the CPU; see :meth:`scores`."""
         encoded = self._modules.model(inputs, need_vision=False)
-        return self.scores(self._modules.answer_head(encoded.pooled))
+        return self.scores(self._logits(encoded.pooled))
 
     @torch.inference_mode()
     def look(self, inputs: ModelInputs) -> tuple[Float[Tensor, "B A"], AttentionMaps]:
         """The scores of all answers, and what every layer and head looked at."""
         encoded, maps = read_attention(self._modules.model, inputs)
-        return self.scores(self._modules.answer_head(encoded.pooled)), maps
+        return self.scores(self._logits(encoded.pooled)), maps
+
+    def _logits(self, pooled: Float[Tensor, "BN H"]) -> Float[Tensor, "B A"]:
+        """Of the one head that there is; N is ``images_per_pair``."""
+        if self.images_per_pair == 1:
+            found: Tensor = self._modules.answer_head(pooled)
+        else:
+            found = self._modules.pair_head(pooled.reshape(len(pooled) // 2, -1))
+        return found
 
     def scores(self, logits: Float[Tensor, "B A"]) -> Float[Tensor, "B A"]:
-        """Sigmoids of a fine-tuned head, each answer by itself; of pretraining's, one softmax."""
+        """Sigmoids where each answer was judged by itself in training; else one softmax."""
         logits = logits.float()
         found = logits.softmax(-1) if self._exclusive else logits.sigmoid()
         return found.cpu()
@@ -172,13 +185,16 @@ def load_answerer(
     place = str(uri)
     source = find_source(place, Guess())
     weights = source.weights
-    if not weights.description.sizes.get("num_answers") or weights.description.kind == "pair":
+    if not weights.description.sizes.get("num_answers") and weights.description.kind != "pair":
         raise CheckpointError(
             f"the weights at {place} have no answer head (they are: {weights.description.kind}); "
             "fine-tune them first (launch/finetune.py)"
         )
     if answers is not None:
         weights = name_rows(weights, read_answers(Path(answers)), str(answers))
+    if weights.description.kind == "pair" and not weights.description.answers:
+        named = weights.description.model_copy(update={"answers": NLVR2_ANSWERS})
+        weights = replace(weights, description=named)
     _check_names(place, weights.description)
     longest = weights.description.model.max_positions
     if max_tokens is None:

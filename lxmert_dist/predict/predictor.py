@@ -65,6 +65,11 @@ class Predictor:
         Raises:
             ConfigError: its features are of another width than those that the model knows.
         """
+        if answerer.images_per_pair > 1:
+            raise ConfigError(
+                f"the weights at {answerer.uri} judge sentences about two images; answer those of "
+                "a store (--store URI --split NAME)"
+            )
         known = answerer.description.sizes["feature_dim"]
         if detector.feature_dim != known:
             raise ConfigError(

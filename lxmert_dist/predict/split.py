@@ -3,6 +3,7 @@
 import numpy as np
 from tqdm.auto import tqdm
 
+from lxmert_dist.errors import CheckpointError
 from lxmert_dist.predict.answerer import Answerer, Images
 from lxmert_dist.predict.predictor import check_counts, predictions
 from lxmert_dist.schema import ModelInputs
@@ -43,6 +44,12 @@ def predict_split(
     """
     check_counts(top=top, size=size)
     check_inputs(answerer.uri, answerer.description, store)
+    here = store.spec.images_per_pair
+    if here != answerer.images_per_pair:
+        raise CheckpointError(
+            f"{answerer.uri} reads {answerer.images_per_pair} images a sentence, the store at "
+            f"{store.uri} has {here}; they do not belong together"
+        )
     split = store.split(name)
     pair_ids = index_pairs(split, sources).pair_ids.astype(np.int64)
     rows = split.sentences.image_rows[pair_ids].astype(np.int64)  # ascending
@@ -73,6 +80,7 @@ def _inputs(
 ) -> ModelInputs:
     """Some pairs of a shard whose first image is row ``base``."""
     images, image_index = np.unique(rows, return_inverse=True)
+    number = answerer.images_per_pair
     real = None
     if split.num_boxes is not None:
         real = np.arange(split.num_objects) < split.num_boxes[images][:, None]
@@ -84,5 +92,10 @@ def _inputs(
         sep_id=tokenizer.sep_token_id,
         pad_id=tokenizer.pad_token_id,
     )
-    described = Images(features[images - base], split.boxes[images], real)
-    return answerer.inputs(token_ids, lengths, described, image_index)
+    chosen, boxes = features[images - base], split.boxes[images]
+    if number > 1:  # each image of a row by itself, with the sentence
+        shape = (len(images) * number, split.num_objects // number)
+        chosen, boxes = chosen.reshape(*shape, -1), boxes.reshape(*shape, 4)
+        token_ids, lengths = token_ids.repeat(number, axis=0), lengths.repeat(number)
+        image_index = (image_index[:, None] * number + np.arange(number)).reshape(-1)
+    return answerer.inputs(token_ids, lengths, Images(chosen, boxes, real), image_index)

@@ -56,6 +56,8 @@ class Description(BaseModel):
     """Over the word pieces in the order of their ids, see :func:`vocabulary_digest`."""
     detector: str = ""
     """What described the images, as in the manifest of a store."""
+    exclusive: bool = False
+    """Whether one answer is right, and scores are a softmax; else each is judged by itself."""
     max_tokens: int = 0
     """Longest sentence, special tokens included; 0 is unknown."""
     source: str = ""

@@ -115,6 +115,7 @@ class Checkpoint:
             attribute_classes=tuple(state.attribute_classes),
             tokenizer_digest=state.tokenizer_digest,
             detector=state.detector,
+            exclusive=state.config.get("loss") == "cross_entropy",
             max_tokens=state.config["data"]["max_tokens"],
             source=f"step {state.step} of run {state.config.get('name', '')}".strip(),
         )

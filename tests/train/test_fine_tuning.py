@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from lxmert_dist.cli.convert import main as convert
+from lxmert_dist.cli.predict import main as predict
 from lxmert_dist.cli.report import main as report
 from lxmert_dist.config import FinetuneConfig, PretrainConfig, load_config
 from lxmert_dist.errors import ConfigError
 from lxmert_dist.ingest.image_pairs import pair_id
 from lxmert_dist.schema import Sentence
+from lxmert_dist.scoring.predictions import read_predictions
 from lxmert_dist.store import StoreWriter
 from lxmert_dist.train.job import build
 from lxmert_dist.train.run import run
@@ -81,6 +83,15 @@ def test_pairs_of_images_are_told_apart(pairs, tmp_path):
     shown = set(re.findall(r"valid/(\d+)-(left|right)", page))
     assert len(shown) == 4  # two pairs
     assert {side for _, side in shown} == {"left", "right"}
+
+    out = tmp_path / "predictions.jsonl"
+    asked = ["--from", str(tmp_path), "--store", pairs, "--split", "test", "--out", str(out)]
+    assert predict(asked) == 0
+    found = list(read_predictions(out))
+    assert {one.uid: one.answer for one in found} == {
+        f"test-{i}": str(bool(i % 2)) for i in range(32)
+    }
+    assert all(sum(score for _, score in one.top) == pytest.approx(1) for one in found)
 
 
 def test_a_split_without_answers_is_not_scored(pairs, tmp_path):
