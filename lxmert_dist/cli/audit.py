@@ -2,13 +2,13 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lxmert_dist.cli.command import frame, run_command
 from lxmert_dist.errors import ConfigError, StoreError
+from lxmert_dist.progress import drawn_over
 
 if TYPE_CHECKING:
     from lxmert_dist.ingest.audit import Finding
@@ -79,7 +79,7 @@ def _audit(arguments: argparse.Namespace) -> None:
         if name not in store.manifest.splits:
             known = ", ".join(store.manifest.splits)
             raise ConfigError(f"--split {name}: the store has {known}")
-    progress = sys.stderr.isatty()
+    progress = drawn_over()
     coco_ids = read_image_data(arguments.vg_image_data).coco_ids if arguments.vg_image_data else {}
     tasks = audit.read_tasks(arguments.task, arguments.task_images, coco_ids, progress)
     images: dict[ImageKey, Path] = {}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lxmert_dist.cli.command import frame, run_command
 from lxmert_dist.errors import ConfigError, StoreError
+from lxmert_dist.progress import drawn_over
 
 if TYPE_CHECKING:
     from lxmert_dist.store.catalogue import Catalogue
@@ -141,10 +142,10 @@ def _watched(
     checks: "Iterator[Checked]", entries: "list[ObjectEntry]", what: str
 ) -> "Iterator[tuple[ObjectEntry, str]]":
     """What is wrong, while a bar shows the bytes of what is done."""
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     total = sum(entry.num_bytes for entry in entries)
-    with tqdm(total=total, desc=what, unit="B", unit_scale=True, disable=None) as bar:
+    with tqdm(total=total, desc=what, unit="B", unit_scale=True, disable=not drawn_over()) as bar:
         for entry, problem in checks:
             bar.update(entry.num_bytes)
             if problem is not None:

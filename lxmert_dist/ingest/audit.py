@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from lxmert_dist.errors import DataError
 from lxmert_dist.ingest.image_ids import ImageKey, image_key

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt16
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from lxmert_dist import keyed
 from lxmert_dist.errors import DataError

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from lxmert_dist import keyed
 from lxmert_dist.errors import DataError

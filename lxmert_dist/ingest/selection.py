@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from lxmert_dist.errors import DataError
 from lxmert_dist.ingest.butd_tsv import Row

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from lxmert_dist.ingest.butd_tsv import Row, RowSizes
 from lxmert_dist.ingest.feature_folder import Features, Place, open_features, place_of

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float64, Int64
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from lxmert_dist import keyed
 from lxmert_dist.errors import DataError

@@ -1,13 +1,13 @@
 """Sums and counts that become means, the clock of the loop, and its progress bar."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
+from lxmert_dist.progress import drawn_over
 from lxmert_dist.schema import LossReport
 from lxmert_dist.train.world import World, total
 
@@ -97,7 +97,7 @@ class Progress:
             disable=not enabled,
             dynamic_ncols=True,
             smoothing=0.05,
-            mininterval=0.1 if sys.stderr.isatty() else _LOG_SECONDS,
+            mininterval=0.1 if drawn_over() else _LOG_SECONDS,
         )
 
     def __enter__(self) -> Self:
