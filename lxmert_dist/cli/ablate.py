@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from lxmert_dist.cli.command import add_settings, frame, run_command
 from lxmert_dist.config import FinetuneConfig, PretrainConfig, load_config

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 from torchvision.ops import batched_nms, box_iou
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from lxmert_dist.detect.faster_rcnn import FasterRcnn, Regions
 from lxmert_dist.detect.training.average_precision import Found, There, mean_average_precision
