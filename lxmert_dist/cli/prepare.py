@@ -52,6 +52,8 @@ def _prepare(arguments: argparse.Namespace) -> None:
                 limit=arguments.limit,
                 overwrite=arguments.overwrite,
             )
+        case "nlvr1":
+            _prepare_nlvr1(arguments)
         case "lxmert":
             _prepare_lxmert(arguments)
         case "task":
@@ -89,31 +91,52 @@ def prepare_easy_vqa_store(
         DataError: the data set, the default detector's weights or the tokenizer cannot be read.
         StoreError: there is a store already, or the place cannot be written.
     """
+    from lxmert_dist.ingest import prepare_easy_vqa
+
+    _say(f"preparing easy-VQA at {uri}")
+    prepare_easy_vqa(
+        uri,
+        seed=seed,
+        detector=_open_detector(detector, num_objects),
+        tokenizer=tokenizer,
+        limit=limit,
+        overwrite=overwrite,
+    )
+    _say_splits(uri)
+
+
+def _prepare_nlvr1(arguments: argparse.Namespace) -> None:
+    from lxmert_dist.ingest import prepare_nlvr1
+
+    prepare_nlvr1(
+        arguments.out,
+        seed=arguments.seed,
+        detector=_open_detector(arguments.detector, arguments.boxes),
+        data_dir=arguments.data,
+        tokenizer=arguments.tokenizer,
+        overwrite=arguments.overwrite,
+    )
+    _say_splits(arguments.out)
+
+
+def _open_detector(directory: Path | None, num_objects: int | None) -> "Detector":
+    """The Faster R-CNN of a directory, or the detector without training."""
     try:
         from lxmert_dist.detect import SalientDetector, load_detector
     except ImportError as error:
         raise DataError(
             f"describing images needs {error.name}: pip install 'lxmert_dist[detect]'"
         ) from error
-    from lxmert_dist.ingest import prepare_easy_vqa
+    if directory is None:
+        return SalientDetector(4 if num_objects is None else num_objects)
+    boxes = [] if num_objects is None else [f"selection.boxes={num_objects}"]
+    return load_detector(directory, overrides=boxes)
+
+
+def _say_splits(uri: str) -> None:
     from lxmert_dist.store import open_store
 
-    if detector is None:
-        describes: Detector = SalientDetector(4 if num_objects is None else num_objects)
-    else:
-        boxes = [] if num_objects is None else [f"selection.boxes={num_objects}"]
-        describes = load_detector(detector, overrides=boxes)
-    _say(f"preparing easy-VQA at {uri}")
-    prepare_easy_vqa(
-        uri,
-        seed=seed,
-        detector=describes,
-        tokenizer=tokenizer,
-        limit=limit,
-        overwrite=overwrite,
-    )
-    store = open_store(uri)
-    for name, entry in store.manifest.splits.items():
+    for name, entry in open_store(uri).manifest.splits.items():
         sources = ", ".join(f"{count} {source}" for source, count in entry.sources.items())
         _say(f"{name}: {entry.num_images} images, {sources}")
 

@@ -12,6 +12,7 @@ examples:
   python launch/prepare.py easy-vqa --out data/easy_vqa
   python launch/prepare.py easy-vqa --out s3://bucket/easy_vqa
   python launch/prepare.py easy-vqa --detector runs/detector/easy_vqa --out data/detected
+  python launch/prepare.py nlvr1 --data nlvr1/ --detector runs/detector/nlvr1 --out data/nlvr1
   python launch/prepare.py lxmert --out data/lxmert --tokenizer bert-base-uncased \\
       --tsv train2014_obj36.tsv val2014_obj36.tsv vg_gqa_obj36.tsv --answers all_ans.json \\
       --json mscoco_train.json mscoco_nominival.json vgnococo.json mscoco_minival.json
@@ -75,6 +76,13 @@ def prepare_parser() -> argparse.ArgumentParser:
         "easy-vqa",
         help="one coloured shape an image, 5,000 images, 48,248 questions (PyPI easy-vqa)",
     )
+    nlvr1 = kinds.add_parser(
+        "nlvr1",
+        help="NLVR v1: sentences by people, true or false of drawn images",
+    )
+    nlvr1.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="has hidden.zip and dev.zip"
+    )
     lxmert = kinds.add_parser(
         "lxmert",
         help="the published pretraining data: 180,000 images, 9.18 million pairs",
@@ -92,12 +100,13 @@ def prepare_parser() -> argparse.ArgumentParser:
         description=OWN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for kind in (easy, lxmert, task, own, synthetic):
+    for kind in (easy, nlvr1, lxmert, task, own, synthetic):
         _add_place(kind)
     for kind in (lxmert, task, own, synthetic):
         _add_sizes(kind)
         _add_workers(kind)
     _add_easy_vqa(easy)
+    _add_detector(nlvr1)
     _add_lxmert(lxmert)
     _add_task(task)
     _add_own(own)
@@ -106,25 +115,29 @@ def prepare_parser() -> argparse.ArgumentParser:
 
 
 def _add_easy_vqa(easy: argparse.ArgumentParser) -> None:
-    easy.add_argument(
+    _add_detector(easy)
+    easy.add_argument("--limit", type=int, metavar="N", help="only the first N images of each part")
+
+
+def _add_detector(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--boxes",
         type=int,
         metavar="N",
         help="regions of every image (default 4, or as the detector's settings say)",
     )
-    easy.add_argument(
+    parser.add_argument(
         "--detector",
         type=Path,
         metavar="DIR",
         help="a Faster R-CNN of launch/train_detector.py (default: a detector without training)",
     )
-    easy.add_argument(
+    parser.add_argument(
         "--tokenizer",
         default="",
         metavar="NAME",
         help="hub name or directory of a tokenizer (default: trained on the sentences)",
     )
-    easy.add_argument("--limit", type=int, metavar="N", help="only the first N images of each part")
 
 
 def _add_lxmert(lxmert: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from lxmert_dist.ingest.image_list import list_images
 from lxmert_dist.ingest.lxmert import FeatureFormat, prepare_lxmert
 from lxmert_dist.ingest.lxmert_json import AnswerTable
 from lxmert_dist.ingest.matching import matching_ceiling
+from lxmert_dist.ingest.nlvr1_store import prepare_nlvr1
 from lxmert_dist.ingest.own_sentences import OwnSentences, collect_answers
 from lxmert_dist.ingest.pool import available_processes
 from lxmert_dist.ingest.report import IngestReport
@@ -50,6 +51,7 @@ __all__ = [
     "matching_ceiling",
     "prepare_easy_vqa",
     "prepare_lxmert",
+    "prepare_nlvr1",
     "prepare_synthetic",
     "read_image_data",
     "show_amounts",

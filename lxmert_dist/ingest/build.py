@@ -84,12 +84,18 @@ def build_store(
         ) as bar:
             for start in range(0, len(ids), batch_size):
                 batch = [ids[i] for i in order[start : start + batch_size]]
-                pixels = [open_image(split.images[image_id]) for image_id in batch]
+                pixels = [open_image(split.images[name], _name(split, name)) for name in batch]
                 for record in detector.detect(batch, pixels):
                     split_writer.append(record)
                 bar.update(len(batch))
         split_writer.close(tokenise(split.sentences, tokenizer_dir))
     return writer.finish()
+
+
+def _name(split: RawSplit, image_id: str) -> str:
+    """What an error calls an image."""
+    source = split.images[image_id]
+    return str(source) if isinstance(source, Path) else f"image {image_id}"
 
 
 def _check_sentences(splits: Mapping[str, RawSplit], answers: frozenset[str]) -> None:

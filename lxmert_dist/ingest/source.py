@@ -23,5 +23,6 @@ class RawSentence:
 class RawSplit:
     """The images of a split by their ids, and what is said about them."""
 
-    images: Mapping[str, Path]
+    images: Mapping[str, Path | bytes]
+    """Image files, or their contents."""
     sentences: Sequence[RawSentence]
