@@ -7,7 +7,8 @@ from pydantic import Field, Strict, model_validator
 
 from lxmert_dist.config.sections import Names, Section, TrackingConfig
 
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Strict(False), Field(min_length=1)]
+Whole = Annotated[int, Field(ge=0)]
+Seeds = Annotated[tuple[Whole, ...], Strict(False), Field(min_length=1)]
 
 
 class AblationRow(Section):
