@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -105,5 +106,5 @@ def _speed(log: Log, outcome: Outcome) -> Iterable[str]:
 def _places(config: RunConfig, outcome: Outcome) -> Iterable[str]:
     yield f"checkpoint: {outcome.checkpoint}"
     yield f"report:     {command_line('report')} {shlex.quote(config.directory)}"
-    if config.tracking.mlflow:
+    if config.tracking.mlflow and find_spec("mlflow"):
         yield f"curves:     {ui_command(config.tracking, Path(config.directory))}"
