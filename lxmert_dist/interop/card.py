@@ -136,6 +136,10 @@ def _card(conversion: Conversion) -> Iterator[str]:
     yield from (f"- Answers: {line}." for line in conversion._answers())
     yield f"- Tokenizer: {'included' if conversion.tokenizer else 'not included'}."
     yield "- Inputs: RoI features as the detector gives them; boxes x1, y1, x2, y2 in [0, 1]."
+    if description.detector:
+        yield f"- Trained on regions of: {description.detector}."
+    if description.max_tokens:
+        yield f"- Longest sentence: {description.max_tokens} tokens, with [CLS] and [SEP]."
     yield (
         f"- Self-check: on a fixed input the outputs are those of the source to {worst:.1e} of "
         f"the largest value (worst: {name})."
@@ -166,6 +170,8 @@ def _usage(conversion: Conversion) -> Iterator[str]:
         case "lxmert_dist":
             yield "uv run launch/pretrain.py --set init=this/directory"
             yield "uv run launch/finetune.py --set init=this/directory"
+            if conversion.description.answers:
+                yield "uv run launch/predict.py --from this/directory --image FILE --question TEXT"
 
 
 def _depths(description: Description) -> str:

@@ -6,6 +6,7 @@ by their weights, for one word, or the weights themselves as a heat map.
 
 import re
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +36,8 @@ _THUMBNAIL, _GAP = 160, 12
 _COLOURS, _DPI = "YlOrRd", 110
 _FEW = 12
 """Up to so many regions or words are named along the columns of a heat map."""
+_LETTERS = 11
+"""Of a title, for an inch."""
 _MANY = 24
 """With more rows than this, one in five is named."""
 
@@ -157,6 +160,7 @@ def heat_figure(attention: PairAttention, kind: str) -> Any:
         [layer * (rows + 1) + row for layer in range(layers) for row in named],
         [asking[row] for row in named] * layers,
         fontsize=7,
+        parse_math=False,
     )
     axes.set_xticks(
         [head * (columns + 1) + (columns - 1) / 2 for head in range(heads)], _heads(heads)
@@ -169,9 +173,12 @@ def heat_figure(attention: PairAttention, kind: str) -> Any:
             list(asked) * heads,
             fontsize=7,
             rotation=90,
+            parse_math=False,
         )
     else:
-        axes.set_xlabel(f"in each block, from left to right: {asked[0]} to {asked[-1]}")
+        axes.set_xlabel(
+            f"in each block, from left to right: {asked[0]} to {asked[-1]}", parse_math=False
+        )
     sides = axes.secondary_yaxis("right")
     sides.set_yticks(
         [layer * (rows + 1) + (rows - 1) / 2 for layer in range(layers)],
@@ -220,7 +227,8 @@ def regions_figure(attention: PairAttention) -> Any:
             bbox={"facecolor": colour, "edgecolor": "none", "pad": 1},
         )
         lines.append(f"{place + 1}  {attention.labels[place]}  {record.object_scores[place]:.2f}")
-    axes.text(1.02, 1, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=8)
+    text = "\n".join(lines)
+    axes.text(1.02, 1, text, transform=axes.transAxes, va="top", fontsize=8, parse_math=False)
     return figure
 
 
@@ -231,11 +239,12 @@ def _figure(attention: PairAttention, title: str, width: float, height: float) -
     except ImportError as error:
         raise DataError("drawing needs matplotlib: pip install 'lxmert_dist[plot]'") from error
 
-    figure = Figure(figsize=(max(width, 6.0), height + 1.3), layout="constrained")
+    width = max(width, 6.0)
+    figure = Figure(figsize=(width, height + 1.3), layout="constrained")
     answer = attention.prediction
-    figure.suptitle(
-        f"{title}\n{attention.question}  →  {answer.answer} ({answer.score:.2f})", fontsize=11
-    )
+    asked = f"{attention.question}  →  {answer.answer} ({answer.score:.2f})"
+    lines = [title, *wrap(asked, int(width * _LETTERS))]
+    figure.suptitle("\n".join(lines), fontsize=11, parse_math=False)
     axes = figure.subplots()
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.set_frame_on(False)

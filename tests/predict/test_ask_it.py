@@ -116,6 +116,10 @@ def test_the_commands(home, monkeypatch, capsys):
 def test_plain_transformers_says_the_same(home, tmp_path):
     export, out = home / "runs" / "easy_vqa_finetune", tmp_path / "theirs"
     convert(of_run(open_export(str(export))), Request(to="huggingface", out=out))
+    card = (out / "README.md").read_text()
+    assert f"Trained on regions of: {SalientDetector().name}." in card
+    assert "Longest sentence: 20 tokens" in card
+    assert "launch/predict.py --from this/directory" in (export / "README.md").read_text()
     model = LxmertForQuestionAnswering.from_pretrained(out).eval()
     tokenizer = AutoTokenizer.from_pretrained(out)
     predictor = Predictor.load(export)

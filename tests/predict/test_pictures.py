@@ -95,7 +95,12 @@ def test_heat_maps_hold_the_weights(attention: PairAttention, kind: str) -> None
 
 
 def test_every_picture_is_written(attention: PairAttention, tmp_path: Path) -> None:
-    one = replace(attention, tokens=("[CLS]", "##ba", "?", "a/b", "x", "[SEP]"))
+    one = replace(
+        attention,
+        tokens=("[CLS]", "##ba", "$", "a/b", "$x_^$", "[SEP]"),
+        question="does it cost $5, $\\frac$ or more than that, " * 3,
+        labels=("$_", "$^$", "a", "b"),
+    )
     files = save_attention(one, tmp_path / "out")
     names = {str(file.relative_to(tmp_path / "out")) for file in files}
     words = {"00_CLS", "01_ba", "02_sign", "03_ab", "04_x", "05_SEP"}
