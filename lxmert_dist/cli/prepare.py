@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -166,7 +167,13 @@ def _prepare_task(arguments: argparse.Namespace) -> None:
 
 
 def _prepare_own(arguments: argparse.Namespace) -> None:
-    from lxmert_dist.ingest import AnswerTable, LxmertFiles, OwnSentences, collect_answers
+    from lxmert_dist.ingest import (
+        AnswerTable,
+        LxmertFiles,
+        OwnSentences,
+        collect_answers,
+        train_wordpiece,
+    )
     from lxmert_dist.interop.answers import read_answers
     from lxmert_dist.objectives.answers import normalise_answer
 
@@ -186,7 +193,11 @@ def _prepare_own(arguments: argparse.Namespace) -> None:
         features = stored_format(first, arguments)
     else:
         features = given_format(arguments, extractor=arguments.extractor or "own features")
-    _build(arguments, files, table, workers, features)
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.train_tokenizer:
+            train_wordpiece(files.texts("train"), Path(folder), arguments.train_tokenizer)
+            arguments.tokenizer = folder
+        _build(arguments, files, table, workers, features)
 
 
 def _build(

@@ -195,6 +195,14 @@ def _add_own(own: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="what made the features, to be remembered",
     )
+    own.add_argument(
+        "--train-tokenizer",
+        type=int,
+        default=0,
+        metavar="SIZE",
+        help="instead of --tokenizer: train one of at most SIZE word pieces on the sentences of "
+        "split train, where no pretrained word pieces are needed",
+    )
     own.set_defaults(boxes=None, feature_dim=None, dtype=None)  # a store tells them
     _add_reading(own, valid=[])
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,12 @@ class LxmertFiles:
                 )
         for name in sorted({*self.valid} & {*self.test}):
             raise DataError(f"{name} is to be both split {VALID!r} and split {TEST!r}; choose one")
+
+    def texts(self, split: str) -> Iterator[str]:
+        """Every sentence of a split's files, as they stand."""
+        for file in self.of(split):
+            for item in file.items(lambda _: None):
+                yield from chain.from_iterable(item.sentences.values())
 
     def of(self, split: str) -> list[SentenceFile]:
         """The files of sentences of a split."""
