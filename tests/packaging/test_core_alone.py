@@ -11,7 +11,11 @@ from lxmert_dist.tracking import read_metrics
 from runs import ROOT, environment, ledger
 
 pytestmark = pytest.mark.distributed
-ROOMS_OF_EXTRAS = ("lxmert_dist.detect", "lxmert_dist.cluster.ray_worker")
+ROOMS_OF_EXTRAS = (
+    "lxmert_dist.cluster.ray_worker",
+    "lxmert_dist.detect",
+    "lxmert_dist.predict.mlflow_model",
+)
 """The modules that need one as soon as they are imported; who uses them says which."""
 
 
