@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import report_data as data
 import report_detector
+import report_extract
 import report_training as training
 from record import HERE, RESULTS
 
@@ -13,6 +14,7 @@ SECTIONS = {
     "answering_cuda": training.model,
     "detector": report_detector.detector,
     "easy_vqa": training.easy_vqa,
+    "extract": report_extract.extract,
     "grouping": training.grouping,
     "ingest": data.ingest,
     "loop": training.training_loop,

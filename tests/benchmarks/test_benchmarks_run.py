@@ -76,6 +76,16 @@ def test_ingest() -> None:
 
 
 @pytest.mark.slow
+def test_extract() -> None:
+    lines = bench("bench_extract.py", batch=False).splitlines()
+    names = [line.split(":")[0] for line in lines if line.endswith("images/s")]
+    assert names[2] == "ours"
+    assert names[1].startswith("torchvision")
+    assert names[3:] == ["2 workers"]
+    assert any("2 workers: peak MiB" in line for line in lines)
+
+
+@pytest.mark.slow
 def test_loop() -> None:
     output = bench(
         "bench_loop.py", "--images", "160", "--rounds", "6", "--every", "2", "--warm-up", "1"
