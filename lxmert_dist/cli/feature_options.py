@@ -53,7 +53,7 @@ def stored_format(uri: str, arguments: argparse.Namespace) -> "FeatureFormat":
         object_classes=store.object_classes,
         attribute_classes=store.attribute_classes,
         dtype=arguments.dtype or manifest.feature_dtype,
-        extractor=manifest.extractor,
+        detector=manifest.extractor,
     )
 
 

@@ -52,7 +52,8 @@ class FeatureFormat:
     """What the features are, and how they are stored.
 
     Names of classes are by id; ``dtype`` is ``float16`` or ``float32``; ``extractor`` is what made
-    them, for the manifest.
+    them, for the manifest, which adds the number of boxes; ``detector`` is its whole name, where it
+    is known.
     """
 
     sizes: RowSizes = field(default_factory=RowSizes)
@@ -61,6 +62,7 @@ class FeatureFormat:
     dtype: str = "float16"
     images_per_shard: int = 64
     extractor: str = "bottom-up attention, published as TSV"
+    detector: str = ""
 
 
 def prepare_lxmert(
@@ -173,7 +175,7 @@ def _open_writer(
         attribute_classes=features.attribute_classes,
         answers=answers,
         tokenizer_dir=tokenizer_dir,
-        extractor=f"{features.extractor}, {sizes.boxes} boxes an image",
+        extractor=features.detector or f"{features.extractor}, {sizes.boxes} boxes an image",
         images_per_shard=features.images_per_shard,
         feature_dtype=features.dtype,
         info={

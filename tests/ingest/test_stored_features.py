@@ -60,7 +60,7 @@ def test_pairs_of_stored_features(line, tmp_path, capsys):
     assert list(verify(store)) == []
     assert (store.spec.num_objects, store.manifest.min_objects) == (3, 2)
     assert store.object_classes == OBJECT_CLASSES
-    assert store.manifest.extractor.startswith("made up")
+    assert store.manifest.extractor == "made up"  # by which a predictor knows its detector
     split = store.split("train")
     wanted = [name for name in records if int(name[6:]) % 2 == 0 or name == "photo/1"]
     assert split.image_ids == wanted  # in the order of the features
