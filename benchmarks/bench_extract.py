@@ -32,7 +32,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from lxmert_dist.config.detector import DetectorConfig
 from lxmert_dist.detect import FasterRcnnDetector, save_detector
 from lxmert_dist.detect.faster_rcnn import FasterRcnn
-from record import RESULTS, new_record, write_record
+from record import RESULTS, log_to_mlflow, new_record, write_record
 from report import render
 
 ROOT = Path(__file__).parent.parent
@@ -92,6 +92,9 @@ def main() -> None:
     if not arguments.smoke:
         write_record(record)
         render()
+        rates = {f"{n} workers images/s": 1 / row["wall_s"] for n, row in record["workers"].items()}
+        cost = {f"{n} CPU-s": row["cpu_s"] for n, row in record["detectors"].items()}
+        log_to_mlflow(record, rates | cost)
 
 
 def detectors(count: int, rounds: int, warm_up: int, *, small: bool) -> dict[str, dict]:

@@ -22,8 +22,9 @@ def bench(script: str, *arguments: str, batch: bool = True) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parity
-@pytest.mark.parametrize("task", ["pretraining", pytest.param("answering", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("task", ["pretraining", "answering"])
 def test_steps_against_transformers(task: str) -> None:
     rounds = ("--precision", "fp32", "--rounds", "1", "--warm-up", "0")
     output = bench("bench_model.py", "--task", task, *rounds)

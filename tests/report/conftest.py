@@ -1,7 +1,5 @@
 """Two small runs, on a store whose names would break a page that does not escape them."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from report_page import QUOTE, SCRIPT, SECRET
@@ -14,7 +12,7 @@ from runs import ROOT, SMALL, pretrain
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory) -> Iterator[str]:
+def store(tmp_path_factory) -> str:
     uri = str(tmp_path_factory.mktemp("evil") / "store")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny_store, "OBJECT_CLASSES", [f"{SCRIPT}{i}" for i in range(12)])
@@ -22,7 +20,7 @@ def store(tmp_path_factory) -> Iterator[str]:
         patch.setattr(tiny_store, "ANSWERS", [QUOTE, SCRIPT, "two", "yes"])
         patch.setattr(tiny_store, "SOURCES", ("<b>captions", "questions"))
         tiny_store.make_tiny_store(uri, min_objects=2)
-        yield uri
+    return uri
 
 
 @pytest.fixture(scope="session")

@@ -22,10 +22,10 @@ def written(tmp_path, monkeypatch):
     sentences = list(make_sentences(rng, IMAGES, 4))
     shuffled = [sentences[i] for i in rng.permutation(len(sentences))]
     rows = {image_id: row for row, image_id in enumerate(IMAGES)}
-    builder = SentenceBuilder(rows, {a: i for i, a in enumerate(ANSWERS)}, 100)
-    for sentence in shuffled:
-        builder.add(sentence)
-    pairs, _ = builder.write(tmp_path / "table.arrow", len(IMAGES))
+    with SentenceBuilder(rows, {a: i for i, a in enumerate(ANSWERS)}, 100) as builder:
+        for sentence in shuffled:
+            builder.add(sentence)
+        pairs, _ = builder.write(tmp_path / "table.arrow", len(IMAGES))
     assert pairs.tolist() == [sum(s.image_id == i for s in sentences) for i in IMAGES]
     return SentenceTable(tmp_path / "table.arrow"), sorted(shuffled, key=lambda s: rows[s.image_id])
 
