@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lxmert_dist.cli.command import frame, run_command
-from lxmert_dist.errors import ConfigError
+from lxmert_dist.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from lxmert_dist.scoring.result import Intervals, Result
@@ -75,11 +75,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--seed", type=int, default=0, metavar="N", help="of the resamples (default 0)"
     )
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures to a file")
+    parser.add_argument(
+        "--run-id", metavar="ID", help="add the figures to this run of MLflow, as score/TASK/…"
+    )
+    parser.add_argument(
+        "--tracking-uri",
+        default="sqlite:///runs/mlflow.db",
+        metavar="URI",
+        help="of MLflow, for --run-id (default: %(default)s)",
+    )
     return run_command(_score, parser, argv)
 
 
 def _score(arguments: argparse.Namespace) -> None:
     from lxmert_dist.scoring.bootstrap import intervals
+    from lxmert_dist.scoring.replacing import replacing
 
     if arguments.choices is not None and arguments.task != "gqa":
         raise ConfigError(f"--choices are of gqa; {arguments.task} has none")
@@ -92,8 +102,12 @@ def _score(arguments: argparse.Namespace) -> None:
         bounds = intervals(result.parts, arguments.bootstrap, arguments.seed)
     for line in result.as_table(bounds):
         print(line)  # noqa: T201
+    content = _content(arguments, result, bounds)
     if arguments.json is not None:
-        _write(arguments, result, bounds)
+        with replacing(arguments.json) as temporary:
+            temporary.write_text(content, "utf-8")
+    if arguments.run_id is not None:
+        _track(arguments, result, content)
 
 
 def _result(arguments: argparse.Namespace) -> "Result":
@@ -116,10 +130,9 @@ def _result(arguments: argparse.Namespace) -> "Result":
             return score_nlvr2(answers, truth, partial=partial)
 
 
-def _write(arguments: argparse.Namespace, result: "Result", bounds: "Intervals") -> None:
-    from lxmert_dist.scoring.replacing import replacing
-
-    content = {
+def _content(arguments: argparse.Namespace, result: "Result", bounds: "Intervals") -> str:
+    """The figures as JSON, with what they are of."""
+    tree = {
         **result.as_json(bounds),
         "predictions": str(arguments.predictions),
         "annotations": str(arguments.annotations),
@@ -127,5 +140,25 @@ def _write(arguments: argparse.Namespace, result: "Result", bounds: "Intervals")
         "bootstrap": arguments.bootstrap,
         "seed": arguments.seed,
     }
-    with replacing(arguments.json) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
+    return json.dumps(tree, indent=1, allow_nan=False) + "\n"
+
+
+def _track(arguments: argparse.Namespace, result: "Result", content: str) -> None:
+    """Add the figures to a run of MLflow."""
+    from lxmert_dist.tracking import log_to_run
+
+    name = f"score/{result.task}"
+    figures = {
+        f"{name}/{part}/{figure}": value.percent
+        for part, values in result.parts.items()
+        for figure, value in values.items()
+    }
+    figures |= {f"{name}/{figure}": value for figure, value in result.statistics.items()}
+    try:
+        log_to_run(
+            arguments.tracking_uri, arguments.run_id, figures, content, f"score-{result.task}.json"
+        )
+    except ImportError as error:
+        raise DataError(
+            f"--run-id needs {error.name}: pip install 'lxmert_dist[mlflow]'"
+        ) from error

@@ -3,6 +3,7 @@
 from lxmert_dist.tracking.build import build_tracker, tracking_uri, ui_command
 from lxmert_dist.tracking.environment import environment_report, package_versions
 from lxmert_dist.tracking.jsonl import read_metrics
+from lxmert_dist.tracking.mlflow_tracker import log_to_run
 from lxmert_dist.tracking.plots import log_curves
 from lxmert_dist.tracking.tracker import NullTracker, Status, Tracker
 
@@ -13,6 +14,7 @@ __all__ = [
     "build_tracker",
     "environment_report",
     "log_curves",
+    "log_to_run",
     "package_versions",
     "read_metrics",
     "tracking_uri",

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,12 +18,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+from lxmert_dist.errors import ConfigError, StoreError
 from lxmert_dist.redact import redact, redact_param
 from lxmert_dist.tracking.tracker import Scalar, Status
 
 _QUEUE_LIMIT = 10_000
 _CLOSE_SECONDS = 30.0
 _RETRY_SECONDS = 5.0
+_NO_NAME = re.compile(r"[^\w\-. :/]")
 _BATCH = 500
 """MLflow takes at most 1000 metrics at once."""
 
@@ -259,6 +262,38 @@ class MlflowTracker:
             return None
         client.update_run(self._wanted_id, status="RUNNING")
         return run
+
+
+def log_to_run(uri: str, run_id: str, metrics: Mapping[str, float], text: str, file: str) -> None:
+    """Add figures, and a text file, to a run that is there already; waits for the server.
+
+    Args:
+        uri: tracking URI.
+        run_id: of the run.
+        metrics: by name; characters that MLflow takes in no name become hyphens.
+        text: of the file.
+        file: its name among the run's artifacts.
+
+    Raises:
+        ImportError: MLflow is not installed.
+        ConfigError: there is no such run.
+        StoreError: the server cannot be reached, or refuses.
+    """
+    _import_mlflow()
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = MlflowClient(uri)
+        if _find_run(client, run_id) is None:
+            raise ConfigError(f"{redact(uri)} has no run {run_id}; check the id and the URI")
+        for name, value in metrics.items():
+            client.log_metric(run_id, _NO_NAME.sub("-", name), value)
+        client.log_text(run_id, text, file)
+    except MlflowException as error:
+        raise StoreError(
+            f"MLflow at {redact(uri)}: {redact(str(error)).splitlines()[0]}"
+        ) from error
 
 
 def _find_run(client: Any, run_id: str) -> Any:

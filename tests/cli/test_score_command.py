@@ -2,6 +2,7 @@
 
 import json
 
+import mlflow
 import pytest
 
 from lxmert_dist.cli import score, submit
@@ -159,3 +160,22 @@ def test_help_shows_examples(capsys, main):
     said = capsys.readouterr().out
     for task in ("vqa", "gqa", "nlvr2"):
         assert f".py {task} --predictions" in said
+
+
+def test_figures_are_added_to_a_run_of_mlflow(command, files):
+    predictions, labels, place = files
+    uri = f"sqlite:///{place / 'mlflow.db'}"
+    client = mlflow.MlflowClient(uri)
+    experiment = client.create_experiment("e", (place / "artifacts").as_uri())
+    run_id = client.create_run(experiment, run_name="nlvr2").info.run_id
+    line = ["nlvr2", *predictions, "--annotations", labels, "--tracking-uri", uri, "--run-id"]
+    assert command(score.main, *line, run_id)[0] == 0
+    assert client.get_run(run_id).data.metrics == {
+        "score/nlvr2/all questions/accuracy": pytest.approx(100 * 2 / 3),
+        "score/nlvr2/all questions/consistency": 50.0,
+    }
+    kept = (place / "artifacts" / run_id / "artifacts" / "score-nlvr2.json").read_text()
+    assert json.loads(kept)["parts"]["all questions"]["accuracy"]["count"] == 3
+    code, _, error = command(score.main, *line, "unknown")
+    assert code == 2
+    assert "has no run unknown; check the id and the URI" in error
