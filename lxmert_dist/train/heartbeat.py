@@ -295,6 +295,9 @@ class Line:
     """Called with the verdict, if there is one."""
     suspects = False
     """Rank 0 is gone at once, or silent for long enough."""
+    leaving: bool = False
+    """Whether this rank says that it ends: from there on it condemns nobody, and is not told of the
+    verdict on itself."""
 
     def __post_init__(self) -> None:
         self.wire.send({"token": self.token, "rank": self.own.rank, **self.own.beat()})
@@ -306,15 +309,17 @@ class Line:
             while not self.own.left:
                 messages = self.wire.receive()
                 now = clock.tick()
+                if self.leaving:
+                    continue  # the last word is on its way
                 for message in messages or []:
-                    if message == _WELL or self.own.left:
+                    if message == _WELL:
                         return
                     if "verdict" in message:
                         self.condemn(Verdict(message["verdict"], message["final"]))
                         return
                     self.hub.said(message, now)
                 verdict = self._judge(now, lost=messages is None)
-                if verdict and not self.own.left:
+                if verdict and not self.leaving:
                     self.condemn(verdict)
                     return
                 if now - beaten >= BEAT_SECONDS:
@@ -323,6 +328,7 @@ class Line:
 
     def end(self, verdict: Verdict | None) -> None:
         """Hang up; with the verdict on this rank itself, if it ends by an error."""
+        self.leaving = True
         last = {"left": True, **(verdict.message() if verdict else {})}
         self.wire.send({**self.own.beat(), **last})
         self.own.left = True  # then the watching thread closes the line
