@@ -1,7 +1,7 @@
 """Fixtures that several rooms share."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -72,3 +72,18 @@ def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         S3FileSystem.clear_instance_cache()
         yield proxy
+
+
+@pytest.fixture
+def command(
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command; returns its exit code, what it printed, and its error."""
+
+    def command(main: Callable[..., int], *line: object) -> tuple[int, str, str]:
+        code = main([str(word) for word in line])
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return code, said.out, said.err
+
+    return command

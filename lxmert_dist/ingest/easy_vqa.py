@@ -13,7 +13,7 @@ from lxmert_dist.errors import ConfigError, DataError
 from lxmert_dist.ingest.build import build_store
 from lxmert_dist.ingest.captions import derive_facts, write_captions
 from lxmert_dist.ingest.source import RawSentence, RawSplit
-from lxmert_dist.ingest.tokenizer import load_tokenizer, train_wordpiece
+from lxmert_dist.ingest.tokenizer import save_tokenizer
 from lxmert_dist.schema import Detector
 
 QUESTIONS = "easy_vqa"
@@ -80,11 +80,8 @@ def prepare_easy_vqa(
     }
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch) / "tokenizer"
-        if tokenizer:
-            load_tokenizer(tokenizer).save_pretrained(str(directory))
-        else:
-            corpus = (sentence.text for sentence in splits["train"].sentences)
-            train_wordpiece(corpus, directory, vocab_size)
+        corpus = (sentence.text for sentence in splits["train"].sentences)
+        save_tokenizer(directory, tokenizer, corpus, vocab_size)
         return build_store(
             uri,
             splits,

@@ -9,7 +9,7 @@ from lxmert_dist.errors import ConfigError
 from lxmert_dist.ingest.build import build_store
 from lxmert_dist.ingest.nlvr1 import read_nlvr1_sentences
 from lxmert_dist.ingest.source import RawSplit
-from lxmert_dist.ingest.tokenizer import load_tokenizer, train_wordpiece
+from lxmert_dist.ingest.tokenizer import save_tokenizer
 from lxmert_dist.schema import Detector
 
 ANSWERS = ("false", "true")
@@ -71,11 +71,8 @@ def prepare_nlvr1(
     }
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch) / "tokenizer"
-        if tokenizer:
-            load_tokenizer(tokenizer).save_pretrained(str(directory))
-        else:
-            corpus = sorted({sentence.text for sentence in splits["train"].sentences})
-            train_wordpiece(corpus, directory, vocab_size)
+        corpus = sorted({sentence.text for sentence in splits["train"].sentences})
+        save_tokenizer(directory, tokenizer, corpus, vocab_size)
         return build_store(
             uri,
             splits,

@@ -21,6 +21,24 @@ _PREFIX = "##"
 """Of the pieces that continue a word."""
 
 
+def save_tokenizer(directory: Path, name: str, corpus: Iterable[str], vocab_size: int) -> None:
+    """Save the tokenizer of a name, or, without one, what :func:`train_wordpiece` makes.
+
+    Args:
+        directory: where the files go.
+        name: directory or hub name; empty trains one.
+        corpus: sentences to train on; not read where there is a name.
+        vocab_size: as there.
+
+    Raises:
+        DataError: the tokenizer cannot be read, or the corpus does not do.
+    """
+    if name:
+        load_tokenizer(name).save_pretrained(str(directory))
+    else:
+        train_wordpiece(corpus, directory, vocab_size)
+
+
 def train_wordpiece(corpus: Iterable[str], directory: Path, vocab_size: int) -> None:
     """Train an uncased, BERT-style tokenizer and save it for ``AutoTokenizer``.
 

@@ -6,10 +6,11 @@ from tqdm.auto import tqdm
 from lxmert_dist.errors import CheckpointError
 from lxmert_dist.predict.answerer import Answerer, Images
 from lxmert_dist.predict.predictor import check_counts, predictions
-from lxmert_dist.schema import ModelInputs
+from lxmert_dist.schema import DataSpec, ModelInputs
 from lxmert_dist.scoring.predictions import Prediction
 from lxmert_dist.store import Split, Store
 from lxmert_dist.stream.loader import index_pairs
+from lxmert_dist.tasks.inputs import index_apart, objects_apart, read_tokens
 from lxmert_dist.train.job import check_inputs
 
 
@@ -63,7 +64,8 @@ def predict_split(
                 stop = min(start + size, int(last))
                 pairs = pair_ids[start:stop]
                 base = int(shard) * split.images_per_shard
-                inputs = _inputs(answerer, split, pairs, rows[start:stop], features, base)
+                chosen = rows[start:stop]
+                inputs = _inputs(answerer, store.spec, split, pairs, chosen, features, base)
                 scores = answerer.answer(inputs)
                 found += predictions(split.sentences.uids(pairs), scores, answerer.answers, top)
                 bar.update(stop - start)
@@ -72,6 +74,7 @@ def predict_split(
 
 def _inputs(
     answerer: Answerer,
+    spec: DataSpec,
     split: Split,
     pairs: np.ndarray,
     rows: np.ndarray,
@@ -84,18 +87,11 @@ def _inputs(
     real = None
     if split.num_boxes is not None:
         real = np.arange(split.num_objects) < split.num_boxes[images][:, None]
-    tokenizer = answerer.tokenizer
-    token_ids, lengths = split.sentences.tokens(
-        pairs,
-        max_tokens=answerer.max_tokens,
-        cls_id=tokenizer.cls_token_id,
-        sep_id=tokenizer.sep_token_id,
-        pad_id=tokenizer.pad_token_id,
+    # Each image of a row by itself, with the sentence.
+    token_ids, lengths = read_tokens(
+        split.sentences, pairs.repeat(number), spec, answerer.max_tokens
     )
-    chosen, boxes = features[images - base], split.boxes[images]
-    if number > 1:  # each image of a row by itself, with the sentence
-        shape = (len(images) * number, split.num_objects // number)
-        chosen, boxes = chosen.reshape(*shape, -1), boxes.reshape(*shape, 4)
-        token_ids, lengths = token_ids.repeat(number, axis=0), lengths.repeat(number)
-        image_index = (image_index[:, None] * number + np.arange(number)).reshape(-1)
-    return answerer.inputs(token_ids, lengths, Images(chosen, boxes, real), image_index)
+    chosen = objects_apart(features[images - base], number)
+    boxes = objects_apart(split.boxes[images], number)
+    described = Images(chosen, boxes, real)
+    return answerer.inputs(token_ids, lengths, described, index_apart(image_index, number))

@@ -4,6 +4,7 @@ Shapes: B pairs, T tokens, I images, O objects, F feature width, R rows.
 """
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from lxmert_dist.schema import IGNORED, DataSpec, ModelInputs, PairBatch
 from lxmert_dist.store.sentences import SentenceTable
+
+Number = TypeVar("Number", bound=np.generic)
 
 
 def read_tokens(
@@ -85,17 +88,30 @@ def images_apart(batch: PairBatch, images_per_pair: int) -> PairBatch:
     of_pairs = ("pair_ids", "image_index")
     changed: dict[str, npt.NDArray[np.generic]] = {
         "pair_ids": np.repeat(batch.pair_ids, number),
-        "image_index": (batch.image_index[:, None] * number + np.arange(number)).reshape(-1),
+        "image_index": index_apart(batch.image_index, number),
     }
     for name, value in vars(batch).items():
-        if not isinstance(value, np.ndarray) or name in of_pairs:
-            continue
-        if value.ndim == 1:  # (I,)
-            changed[name] = np.repeat(value, number)
-        else:  # (I, number * O, …)
-            rows, objects = value.shape[:2]
-            changed[name] = value.reshape(rows * number, objects // number, *value.shape[2:])
+        if isinstance(value, np.ndarray) and name not in of_pairs:
+            per_row = value.ndim == 1
+            changed[name] = np.repeat(value, number) if per_row else objects_apart(value, number)
     return replace(batch, **changed)  # type: ignore[arg-type]
+
+
+def objects_apart(values: npt.NDArray[Number], images_per_pair: int) -> npt.NDArray[Number]:
+    """What rows say of the objects of N images each, (I, N * O, …), as rows of one image."""
+    rows, objects = values.shape[:2]
+    shape = (rows * images_per_pair, objects // images_per_pair, *values.shape[2:])
+    return values.reshape(shape)
+
+
+def index_apart(
+    image_index: Int64[np.ndarray, " B"], images_per_pair: int
+) -> Int64[np.ndarray, " BN"]:
+    """Which of such rows each pair shows, once for each of its images."""
+    index: Int64[np.ndarray, " BN"] = (
+        image_index[:, None] * images_per_pair + np.arange(images_per_pair)
+    ).reshape(-1)
+    return index
 
 
 def rows_of(chosen: Bool[np.ndarray, "..."], multiple: int = 1) -> Int64[np.ndarray, " R"]:

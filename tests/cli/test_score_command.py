@@ -23,19 +23,6 @@ def files(tmp_path):
     return ["--predictions", predictions], labels, tmp_path
 
 
-@pytest.fixture
-def command(capsys):
-    """Runs a command; returns its exit code, what it printed, and its error."""
-
-    def command(main, *line):
-        code = main([str(word) for word in line])
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return code, said.out, said.err
-
-    return command
-
-
 def words(line):
     return " ".join(line.split())
 

@@ -21,19 +21,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def command(capsys):
-    """Runs a command; returns its exit code, what it printed, and its error."""
-
-    def command(main, *line):
-        code = main([str(word) for word in line])
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return code, said.out, said.err
-
-    return command
-
-
-@pytest.fixture
 def asked(photos, tmp_path):
     """A file of VQA-like questions about the photographs, which lie elsewhere."""
     file = tmp_path / "asked.jsonl"
