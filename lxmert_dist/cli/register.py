@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _register(arguments: argparse.Namespace) -> None:
+    if not arguments.image.is_file():
+        raise ConfigError(f"there is no image {arguments.image}; check --image")
     try:
         import mlflow
 
@@ -53,8 +55,6 @@ def _register(arguments: argparse.Namespace) -> None:
         raise DataError(
             f"the registry needs {error.name}: pip install 'lxmert_dist[mlflow,detect]'"
         ) from error
-    if not arguments.image.is_file():
-        raise ConfigError(f"there is no image {arguments.image}; check --image")
     mlflow.set_tracking_uri(arguments.tracking_uri)
     uri = register(
         arguments.source,
