@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 
+import report_ablations
 import report_data as data
 import report_detector
 import report_extract
@@ -10,6 +11,7 @@ import report_training as training
 from record import HERE, RESULTS
 
 SECTIONS = {
+    "ablations": report_ablations.ablations,
     "answering_cpu": training.model,
     "answering_cuda": training.model,
     "detector": report_detector.detector,

@@ -41,6 +41,7 @@ class Purpose(IntEnum):
     REGION_SAMPLE = 20
     FLIP = 21
     IMAGE_ORDER = 22
+    STATEMENT = 23
 
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)

@@ -114,6 +114,7 @@ def _prepare_nlvr1(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         detector=_open_detector(arguments.detector, arguments.boxes),
         data_dir=arguments.data,
+        num_statements=arguments.statements,
         tokenizer=arguments.tokenizer,
         overwrite=arguments.overwrite,
     )

@@ -83,6 +83,13 @@ def prepare_parser() -> argparse.ArgumentParser:
     nlvr1.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="has hidden.zip and dev.zip"
     )
+    nlvr1.add_argument(
+        "--statements",
+        type=int,
+        default=0,
+        metavar="N",
+        help="make N statements about the training images, to pretrain on (default: none)",
+    )
     lxmert = kinds.add_parser(
         "lxmert",
         help="the published pretraining data: 180,000 images, 9.18 million pairs",

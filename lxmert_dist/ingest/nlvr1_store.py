@@ -1,4 +1,7 @@
-"""NLVR v1 -> a store: sentences by people, each true or false of an image."""
+"""NLVR v1 -> a store: sentences by people, each true or false of an image.
+
+With them, if asked for, statements made from what the training images show, to pretrain on.
+"""
 
 import tempfile
 from collections.abc import Collection
@@ -7,7 +10,8 @@ from pathlib import Path
 from lxmert_dist import keyed
 from lxmert_dist.errors import ConfigError
 from lxmert_dist.ingest.build import build_store
-from lxmert_dist.ingest.nlvr1 import read_nlvr1_sentences
+from lxmert_dist.ingest.nlvr1 import SHAPES, read_nlvr1, read_nlvr1_sentences
+from lxmert_dist.ingest.nlvr1_statements import COLOUR_NAMES, statements
 from lxmert_dist.ingest.source import RawSplit
 from lxmert_dist.ingest.tokenizer import save_tokenizer
 from lxmert_dist.schema import Detector
@@ -24,6 +28,7 @@ def prepare_nlvr1(
     train_part: str = "hidden",
     test_part: str = "dev",
     valid_fraction: float = 0.1,
+    num_statements: int = 0,
     vocab_size: int = 400,
     tokenizer: str = "",
     overwrite: bool = False,
@@ -41,6 +46,8 @@ def prepare_nlvr1(
         train_part: which becomes ``train`` and ``valid``.
         test_part: which becomes ``test``.
         valid_fraction: share of the training sentences that become ``valid``, in (0, 1).
+        num_statements: how many statements are made about images of ``train``, >= 0; each is
+            about eight images, as a source of its own.
         vocab_size: of the tokenizer that is trained on the sentences of ``train``.
         tokenizer: directory or hub name of a tokenizer to use instead.
         overwrite: replace a finished store.
@@ -50,10 +57,13 @@ def prepare_nlvr1(
         The digest of the store's manifest.
 
     Raises:
-        ConfigError: ``valid_fraction`` leaves a split without sentences.
+        ConfigError: ``valid_fraction`` leaves a split without sentences, or ``num_statements``
+            is negative.
         DataError: a file is missing, damaged, or not as published; names it.
         StoreError: the store exists, or cannot be written.
     """
+    if num_statements < 0:
+        raise ConfigError(f"--statements {num_statements} is negative; 0 makes none")
     known = read_nlvr1_sentences(data_dir, train_part)
     texts = sorted({sentence.text for sentence in known.sentences})
     number = round(valid_fraction * len(texts))
@@ -69,6 +79,10 @@ def prepare_nlvr1(
         "valid": _of_texts(known, held_out),
         "test": read_nlvr1_sentences(data_dir, test_part),
     }
+    if num_statements:
+        splits["train"] = _with_statements(
+            splits["train"], data_dir, train_part, seed, num_statements
+        )
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch) / "tokenizer"
         corpus = sorted({sentence.text for sentence in splits["train"].sentences})
@@ -80,7 +94,12 @@ def prepare_nlvr1(
             tokenizer_dir=directory,
             answers=ANSWERS,
             seed=seed,
-            info={"dataset": "NLVR v1", "seed": seed, "parts": [train_part, test_part]},
+            info={
+                "dataset": "NLVR v1",
+                "seed": seed,
+                "parts": [train_part, test_part],
+                "statements": num_statements,
+            },
             overwrite=overwrite,
             progress=progress,
         )
@@ -89,3 +108,12 @@ def prepare_nlvr1(
 def _of_texts(split: RawSplit, texts: Collection[str]) -> RawSplit:
     sentences = [sentence for sentence in split.sentences if sentence.text in texts]
     return RawSplit({s.image_id: split.images[s.image_id] for s in sentences}, sentences)
+
+
+def _with_statements(
+    train: RawSplit, data_dir: Path, part: str, seed: int, number: int
+) -> RawSplit:
+    labelled = read_nlvr1(data_dir, part, SHAPES, COLOUR_NAMES)
+    known = [image for image in labelled if image.image_id in train.images]
+    made = statements(known, seed=seed, number=number)
+    return RawSplit(train.images, [*train.sentences, *made])
