@@ -49,14 +49,11 @@ def rooms(task: nn.Module) -> dict[str, nn.Module]:
     }
     for number, layer in enumerate(model.cross_modality_encoder.layers, start=1):
         found[f"cross-modality layer {number}"] = layer
-    found |= {
-        "pooler": model.pooler,
-        "masked_lm head": task.masked_lm_head,
-        "matching head": task.matching_head,
-        "visual head": task.visual_head,
-        "image_qa head": task.answer_head,
+    found["pooler"] = model.pooler
+    heads = ("masked_lm_head", "matching_head", "visual_head", "answer_head")  # fine-tuning has one
+    return found | {
+        name.replace("_", " "): getattr(task, name) for name in heads if hasattr(task, name)
     }
-    return found
 
 
 def profile(runner: Contestant, batch: MicroBatch) -> str:

@@ -12,7 +12,7 @@ from lxmert_dist.cli.command import run_command
 from lxmert_dist.cli.feature_options import feature_places, given_format, stored_format
 from lxmert_dist.cli.prepare_options import prepare_parser
 from lxmert_dist.cli.sentence_options import sentence_files
-from lxmert_dist.errors import DataError
+from lxmert_dist.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from lxmert_dist.ingest import AnswerTable, FeatureFormat, LxmertFiles
@@ -49,6 +49,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
                 seed=arguments.seed,
                 num_objects=arguments.boxes,
                 detector=arguments.detector,
+                overrides=arguments.set,
                 tokenizer=arguments.tokenizer,
                 limit=arguments.limit,
                 overwrite=arguments.overwrite,
@@ -71,6 +72,7 @@ def prepare_easy_vqa_store(
     seed: int,
     num_objects: int | None = None,
     detector: Path | None = None,
+    overrides: Sequence[str] = (),
     tokenizer: str = "",
     limit: int | None = None,
     overwrite: bool = False,
@@ -82,6 +84,7 @@ def prepare_easy_vqa_store(
         seed: of the split and of the order of images.
         num_objects: boxes of every image; None takes 4, or what the detector's settings say.
         detector: directory of a Faster R-CNN; None takes the detector without training.
+        overrides: changes to the settings of the former, as after ``--set``.
         tokenizer: directory or hub name; empty trains one.
         limit: so many images of each part; None for all.
         overwrite: replace a finished store.
@@ -98,7 +101,7 @@ def prepare_easy_vqa_store(
     prepare_easy_vqa(
         uri,
         seed=seed,
-        detector=_open_detector(detector, num_objects),
+        detector=_open_detector(detector, num_objects, overrides),
         tokenizer=tokenizer,
         limit=limit,
         overwrite=overwrite,
@@ -112,7 +115,7 @@ def _prepare_nlvr1(arguments: argparse.Namespace) -> None:
     prepare_nlvr1(
         arguments.out,
         seed=arguments.seed,
-        detector=_open_detector(arguments.detector, arguments.boxes),
+        detector=_open_detector(arguments.detector, arguments.boxes, arguments.set),
         data_dir=arguments.data,
         num_statements=arguments.statements,
         tokenizer=arguments.tokenizer,
@@ -121,7 +124,9 @@ def _prepare_nlvr1(arguments: argparse.Namespace) -> None:
     _say_splits(arguments.out)
 
 
-def _open_detector(directory: Path | None, num_objects: int | None) -> "Detector":
+def _open_detector(
+    directory: Path | None, num_objects: int | None, overrides: Sequence[str]
+) -> "Detector":
     """The Faster R-CNN of a directory, or the detector without training."""
     try:
         from lxmert_dist.detect import SalientDetector, load_detector
@@ -130,9 +135,11 @@ def _open_detector(directory: Path | None, num_objects: int | None) -> "Detector
             f"describing images needs {error.name}: pip install 'lxmert_dist[detect]'"
         ) from error
     if directory is None:
+        if overrides:
+            raise ConfigError(f"--set {overrides[0]} is of a detector; name it: --detector DIR")
         return SalientDetector(4 if num_objects is None else num_objects)
     boxes = [] if num_objects is None else [f"selection.boxes={num_objects}"]
-    return load_detector(directory, overrides=boxes)
+    return load_detector(directory, overrides=[*boxes, *overrides])
 
 
 def _say_splits(uri: str) -> None:

@@ -140,6 +140,13 @@ def _add_detector(parser: argparse.ArgumentParser) -> None:
         help="a Faster R-CNN of launch/train_detector.py (default: a detector without training)",
     )
     parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a setting of that detector, as --set selection.boxes=8; may be repeated",
+    )
+    parser.add_argument(
         "--tokenizer",
         default="",
         metavar="NAME",

@@ -96,6 +96,10 @@ class RegionConfig(Section):
     """What the network's corrections of x, y, width and height are divided by."""
 
 
+_VARYING = ("adaptive", "confident")
+"""Rules with which images have different numbers of boxes."""
+
+
 class SelectionConfig(Section):
     """Which regions of an image are kept, and what is said of them.
 
@@ -109,9 +113,12 @@ class SelectionConfig(Section):
     ``regressed``: the box of the most likely class, corrected and clipped. Suppression regards no
     classes; ``image_nms_thresholds`` are tried in turn until ``boxes`` are left. As the ports to
     detectron2 and Hugging Face; features are still of the proposals.
+
+    ``confident``: the same with the first of these thresholds alone, and with between ``min_boxes``
+    and ``max_boxes``: as many as are of a class with at least ``score_threshold``.
     """
 
-    rule: Literal["caffe36", "regressed", "adaptive"] = "caffe36"
+    rule: Literal["caffe36", "regressed", "adaptive", "confident"] = "caffe36"
     boxes: Count = 36
     """Of an image, with ``caffe36`` and ``regressed``."""
     min_boxes: Count = 10
@@ -140,12 +147,12 @@ class SelectionConfig(Section):
     @property
     def fewest(self) -> int:
         """Boxes that every image has."""
-        return self.min_boxes if self.rule == "adaptive" else self.boxes
+        return self.min_boxes if self.rule in _VARYING else self.boxes
 
     @property
     def most(self) -> int:
         """Boxes that no image exceeds."""
-        return self.max_boxes if self.rule == "adaptive" else self.boxes
+        return self.max_boxes if self.rule in _VARYING else self.boxes
 
 
 class DetectorConfig(Section):

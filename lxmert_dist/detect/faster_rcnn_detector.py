@@ -27,7 +27,8 @@ class FasterRcnnDetector:
     is little: an image's regions are a batch already, and at the published sizes they are nine
     tenths of the multiplications.
 
-    With the rule ``adaptive`` records have between ``min_boxes`` and ``num_objects`` boxes.
+    With the rules ``adaptive`` and ``confident`` records have between ``min_boxes`` and
+    ``num_objects`` boxes.
     """
 
     def __init__(

@@ -36,24 +36,33 @@ def select(regions: Regions, config: SelectionConfig, scale: Float[Tensor, " 4"]
         At most ``config.most`` regions; fewer than ``config.fewest`` where there are no more.
     """
     probabilities = regions.object_logits.softmax(dim=1)[:, :-1]
-    if config.rule == "regressed":
-        rows = _spread_out(regions.corrected_boxes, probabilities, config)
+    if config.rule in ("regressed", "confident"):
+        choose = _spread_out if config.rule == "regressed" else _surely_something
+        rows = choose(regions.corrected_boxes, probabilities.amax(dim=1), config)
         return Selection(rows, regions.corrected_boxes[rows])
     rows = _most_confident(regions.boxes * scale, probabilities, config)
     return Selection(rows, regions.boxes[rows])
 
 
 def _spread_out(
-    boxes: Float[Tensor, "R 4"], probabilities: Float[Tensor, "R C"], config: SelectionConfig
+    boxes: Float[Tensor, "R 4"], likeliest: Float[Tensor, " R"], config: SelectionConfig
 ) -> Int64[Tensor, " N"]:
     """The rule ``regressed``: let boxes overlap more and more, until there are enough."""
-    likeliest = probabilities.amax(dim=1)
     rows = torch.zeros(0, dtype=torch.int64, device=boxes.device)
     for threshold in config.image_nms_thresholds:
         rows = nms(boxes, likeliest, threshold)[: config.boxes]
         if len(rows) == config.boxes:
             break
     return rows
+
+
+def _surely_something(
+    boxes: Float[Tensor, "R 4"], likeliest: Float[Tensor, " R"], config: SelectionConfig
+) -> Int64[Tensor, " N"]:
+    """The rule ``confident``: as many as are likely enough to be something."""
+    rows: Tensor = nms(boxes, likeliest, config.image_nms_thresholds[0])  # the likeliest first
+    number = int((likeliest[rows] >= config.score_threshold).sum())
+    return rows[: min(max(number, config.fewest), config.most)]
 
 
 def _most_confident(

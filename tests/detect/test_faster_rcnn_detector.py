@@ -34,14 +34,14 @@ def test_the_size_of_a_batch_changes_nothing(detector):
             np.testing.assert_array_equal(getattr(record, field.name), getattr(alone, field.name))
 
 
-@pytest.mark.parametrize("rule", ["caffe36", "regressed", "adaptive"])
+@pytest.mark.parametrize("rule", ["caffe36", "regressed", "adaptive", "confident"])
 def test_a_record_has_the_types_and_ranges_of_the_door(rule):
     detector = tiny_detector(selection={"rule": rule})
     assert isinstance(detector, Detector)
     for record, size in zip(detector.detect(list("abcdefgh"), pictures()), SIZES, strict=True):
         number = len(record.boxes)
         assert (record.height, record.width) == size
-        assert number == 9 if rule != "adaptive" else 3 <= number <= 20
+        assert number == 9 if rule in ("caffe36", "regressed") else 3 <= number <= 20
         assert record.roi_features.shape == (number, detector.feature_dim)
         assert record.roi_features.min() >= 0
         assert record.roi_features.dtype == record.boxes.dtype == np.float32
@@ -55,7 +55,7 @@ def test_a_record_has_the_types_and_ranges_of_the_door(rule):
             assert ids.shape == scores.shape == (number,)
             assert ((ids >= 0) & (ids < len(classes))).all()
             assert ((scores > 0) & (scores <= 1)).all()
-    if rule == "adaptive":
+    if rule in ("adaptive", "confident"):
         counts = {len(r.boxes) for r in detector.detect(list("abcdefgh"), pictures())}
         assert len(counts) > 1
 
@@ -107,12 +107,12 @@ def test_an_image_without_regions_is_an_error_that_names_it():
         detector.detect(["sky.jpg"], [picture(0, 60, 80)])
 
 
-@pytest.mark.parametrize("rule", ["caffe36", "regressed", "adaptive"])
+@pytest.mark.parametrize("rule", ["caffe36", "regressed", "adaptive", "confident"])
 def test_or_it_is_one_region_where_the_setting_says_so(rule):
     selection = {"rule": rule, "too_few": "whole_image"}
     detector = tiny_detector(**NOTHING, selection=selection)
     (record,) = detector.detect(["sky.jpg"], [picture(0, 60, 80)])
-    assert len(record.boxes) == (3 if rule == "adaptive" else 9)
+    assert len(record.boxes) == (3 if rule in ("adaptive", "confident") else 9)
     np.testing.assert_array_equal(record.boxes, [[0, 0, 1, 1]] * len(record.boxes))
     assert (record.roi_features == record.roi_features[0]).all()
     assert record.roi_features.std() > 0

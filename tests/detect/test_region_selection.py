@@ -109,7 +109,23 @@ def test_regressed_raises_the_threshold_until_there_are_enough(seed):
     torch.testing.assert_close(chosen.boxes, found.corrected_boxes[chosen.rows], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("rule", ["caffe36", "adaptive", "regressed"])
+@pytest.mark.parametrize("sharpness", [0.5, 1.25, 6.0])
+def test_confident_keeps_what_is_likely_enough(sharpness):
+    found = regions(60, 1, sharpness, side=60.0)
+    config = SelectionConfig(rule="confident", min_boxes=5, max_boxes=20, score_threshold=0.5)
+    chosen = select(found, config, torch.ones(4))
+    boxes = found.corrected_boxes.double().numpy()
+    boxes[:, 2:] -= 1  # undo the inclusive count of the code above
+    likeliest = found.object_logits.softmax(dim=1).numpy()[:, :-1].max(axis=1)
+    left = suppressed(boxes, likeliest, config.image_nms_thresholds[0])
+    sure = [row for row in left if likeliest[row] >= 0.5]
+    expected = {0.5: left[:5], 1.25: sure, 6.0: sure[:20]}[sharpness]
+    assert chosen.rows.tolist() == expected
+    assert (len(sure) < 5, 5 < len(sure) < 20, len(sure) > 20)[(0.5, 1.25, 6.0).index(sharpness)]
+    torch.testing.assert_close(chosen.boxes, found.corrected_boxes[chosen.rows], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("rule", ["caffe36", "adaptive", "regressed", "confident"])
 @pytest.mark.parametrize("number", [0, 1, 5])
 def test_too_few_regions_are_all_kept(rule, number):
     found = regions(number, side=1e4)

@@ -65,3 +65,10 @@ def test_a_synthetic_store_is_made_by_one_line(tmp_path, capsys):
     assert store.spec.vocab_size == 30522
     assert store.spec.num_answers == 9500
     assert store.manifest.info == {"dataset": "synthetic", "seed": 3}
+
+
+def test_settings_of_no_detector_are_refused(tmp_path, capsys):
+    line = ["easy-vqa", "--out", str(tmp_path / "s"), "--set", "selection.boxes=8"]
+    assert prepare.main(line) == 2
+    assert "--set selection.boxes=8 is of a detector; name it" in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
