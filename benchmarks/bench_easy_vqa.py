@@ -64,9 +64,11 @@ def one_seed(seed: int, directory: Path) -> dict:
     }
 
 
-def run(script: str, directory: Path, *settings: str) -> str:
+def run(script: str, directory: Path, *settings: str, config: str = "") -> str:
     """Run a command, unless it ended before; returns its headline."""
     line = [sys.executable, str(ROOT / "launch" / script), "--set", f"directory={directory}"]
+    if config:
+        line += ["--config", f"configs/{config}"]
     for setting in settings:
         line += ["--set", setting]
     done = subprocess.run(line, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)

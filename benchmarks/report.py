@@ -22,6 +22,7 @@ SECTIONS = {
     "loop": training.training_loop,
     "model_cpu": training.model,
     "model_cuda": training.model,
+    "nlvr1": report_ablations.nlvr1,
     "plan": data.plan,
     "stream_local": data.stream_local,
     "stream_memory": data.stream_memory,

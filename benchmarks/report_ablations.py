@@ -1,4 +1,4 @@
-"""The section of RESULTS.md about the ablation study."""
+"""The sections of RESULTS.md about what pretraining is worth: the ablation study, and NLVR v1."""
 
 import statistics
 from collections.abc import Iterable
@@ -42,3 +42,30 @@ def _difference(scores: list[float], base: list[float]) -> str:
     differences = [ours - other for ours, other in zip(scores, base, strict=True)]
     error = statistics.stdev(differences) / len(differences) ** 0.5
     return f"{statistics.mean(differences):+.2f} ± {error:.2f}"
+
+
+def nlvr1(record: dict) -> Iterable[str]:
+    """The section of ``bench_nlvr1.py``."""
+    yield "## NLVR v1, with and without pretraining"
+    yield ""
+    yield f"Command: `uv run {record['command']}`. Sentences by people, true or false of an image:"
+    yield "trained on *hidden* (less a tenth of its sentences), tested on all 5,934 pairs of *dev*;"
+    yield "accuracy in percent. *People*: pretrained on the same sentences with all five tasks;"
+    yield "*with statements*: and on statements made from what the training images show."
+    yield ""
+    yield heading(record)
+    yield ""
+    yield "| seed | from scratch | people | with statements |"
+    yield "|---|---|---|---|"
+    starts = ("scratch", "people", "statements")
+    for run in record["runs"]:
+        yield f"| {run['seed']} | " + " | ".join(f"{run[s]:.2f}" for s in starts) + " |"
+    if len(record["runs"]) > 1:
+        means = [statistics.mean(run[s] for run in record["runs"]) for s in starts]
+        yield "| mean | " + " | ".join(f"**{mean:.2f}**" for mean in means) + " |"
+    yield ""
+    yield f"Always the most frequent answer: {record['majority']:.2f}."
+    yield ""
+    if "finding" in record:
+        yield record["finding"]
+        yield ""

@@ -39,7 +39,7 @@ from lxmert_dist.ingest.sentence_files import SentenceFile
 from lxmert_dist.ingest.shard_tasks import TsvRows, announce, write_images
 from lxmert_dist.ingest.source import RawSentence
 from lxmert_dist.ingest.stored_features import StoredFeatures
-from lxmert_dist.ingest.tokenizer import load_tokenizer
+from lxmert_dist.ingest.tokenizer import keep_tokenizer
 from lxmert_dist.schema import Sentence
 from lxmert_dist.store import FeatureFigures, StoreWriter
 
@@ -109,7 +109,7 @@ def prepare_lxmert(
     dropped: Counter[str] = Counter()
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        load_tokenizer(tokenizer).save_pretrained(str(scratch))
+        keep_tokenizer(scratch, tokenizer)
         opened: list[Features] = []
         for path in files.tsvs:
             opened.append(open_features(path, features.sizes))

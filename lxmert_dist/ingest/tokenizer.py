@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lxmert_dist.errors import DataError
+from lxmert_dist.store.tokenizer import tokenizer_files
 
 _SPECIAL_TOKENS = {
     "pad_token": "[PAD]",
@@ -34,9 +35,31 @@ def save_tokenizer(directory: Path, name: str, corpus: Iterable[str], vocab_size
         DataError: the tokenizer cannot be read, or the corpus does not do.
     """
     if name:
-        load_tokenizer(name).save_pretrained(str(directory))
+        keep_tokenizer(directory, name)
     else:
         train_wordpiece(corpus, directory, vocab_size)
+
+
+def keep_tokenizer(directory: Path, name: str) -> None:
+    """Save the tokenizer of a name; files of a directory stay as they are, byte for byte.
+
+    So a store with the tokenizer of another, ``--tokenizer STORE/tokenizer``, fits the weights that
+    were trained on that one.
+
+    Args:
+        directory: where the files go.
+        name: directory or hub name.
+
+    Raises:
+        DataError: the tokenizer cannot be read.
+    """
+    tokenizer = load_tokenizer(name)
+    if not (Path(name) / "tokenizer.json").is_file():
+        tokenizer.save_pretrained(str(directory))
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    for file, content in tokenizer_files(Path(name)).items():
+        (directory / file).write_bytes(content)
 
 
 def train_wordpiece(corpus: Iterable[str], directory: Path, vocab_size: int) -> None:

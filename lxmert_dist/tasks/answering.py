@@ -77,7 +77,8 @@ class AnsweringTask(nn.Module):
 
     def logits(self, batch: MicroBatch) -> Float[Tensor, "B A"]:
         """Scores of the answers; see :meth:`probabilities`."""
-        return self.answer_logits(self.model(batch.inputs, need_vision=False).pooled)
+        none = batch.inputs.first_tokens.new_zeros(0)  # but the first of each, which is pooled
+        return self.answer_logits(self.model(batch.inputs, tokens=none, need_vision=False).pooled)
 
     def answer_logits(self, pooled: Float[Tensor, "BN H"]) -> Float[Tensor, "B A"]:
         """Scores from what the encoders say of each image of each pair."""

@@ -6,6 +6,7 @@ from transformers import AutoTokenizer
 
 from lxmert_dist.errors import DataError
 from lxmert_dist.ingest import load_tokenizer, train_wordpiece
+from lxmert_dist.ingest.tokenizer import keep_tokenizer
 
 CORPUS = ["Is there a yellow triangle?", "a yellow circle", "what is the Yellow shape?"] * 3
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -31,6 +32,23 @@ def test_round_trip_through_auto_tokenizer(directory):
 def test_vocabulary_file_lists_the_same_pieces(directory):
     pieces = (directory / "vocab.txt").read_text().splitlines()
     assert load_tokenizer(str(directory)).get_vocab() == {p: i for i, p in enumerate(pieces)}
+
+
+def test_what_is_kept_is_the_same_to_the_byte(directory, tmp_path):
+    """Or weights that were trained with it would not fit the other store."""
+    keep_tokenizer(tmp_path / "kept", str(directory))
+    names = sorted(file.name for file in directory.iterdir())
+    assert names == sorted(file.name for file in (tmp_path / "kept").iterdir())
+    for name in names:
+        assert (tmp_path / "kept" / name).read_bytes() == (directory / name).read_bytes()
+
+
+def test_a_vocabulary_alone_is_kept_as_a_tokenizer(directory, tmp_path):
+    (tmp_path / "alone").mkdir()
+    (directory / "vocab.txt").rename(tmp_path / "alone" / "vocab.txt")
+    keep_tokenizer(tmp_path / "kept", str(tmp_path / "alone"))
+    kept, whole = (load_tokenizer(str(d)) for d in (tmp_path / "kept", directory))
+    assert kept.get_vocab() == whole.get_vocab()
 
 
 def test_pieces_come_in_order_of_frequency(tmp_path):
