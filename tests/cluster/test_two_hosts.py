@@ -1,21 +1,15 @@
 """The same run over two hosts, by each launcher; and what one host says when the other is lost."""
 
-import shutil
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from hosts import Host, Network, Started, network, why_not
+from hosts import Network, Started, network, why_not
 from runs import NO_DROPOUT, SMALL, identities, ledger, pretrain, worst_difference
-
-SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/usr/local/sbin")
-ABSENT = [] if SSHD else ["sshd"]
-ABSENT += [tool for tool in ("ssh", "ssh-keygen", "pdsh") if shutil.which(tool) is None]
-WITHOUT_SSH = f"no {', '.join(ABSENT)} (Debian: openssh-server, openssh-client, pdsh)"
+from ssh_hosts import ABSENT, WITHOUT_SSH, serve_ssh, wait_until
 
 pytestmark = [
     pytest.mark.distributed,
@@ -34,15 +28,6 @@ LONG = (
     "cluster.timeout_seconds=20",
     "data.patience_s=2",
 )
-SSH_CONFIG = """
-IdentityFile {folder}/key
-StrictHostKeyChecking no
-UserKnownHostsFile /dev/null
-LogLevel ERROR
-ServerAliveInterval 10
-ServerAliveCountMax 3
-"""
-# So that the launcher ends, too, when a host is cut off.
 
 
 @pytest.fixture(scope="module")
@@ -54,33 +39,7 @@ def net(tmp_path_factory) -> Iterator[Network]:
 @pytest.fixture(scope="module")
 def ssh(net: Network, tmp_path_factory) -> dict[str, str]:
     """An sshd on each host; the environment in which pdsh finds its way."""
-    folder = tmp_path_factory.mktemp("ssh")
-    keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f"]
-    assert net["h1"].run([*keygen, folder / "key"], timeout=30).code == 0
-    (folder / "config").write_text(SSH_CONFIG.format(folder=folder))
-    Path("/run/sshd").mkdir(exist_ok=True)
-    options = [f"HostKey={folder}/key", f"AuthorizedKeysFile={folder}/key.pub"]
-    options += ["UsePAM=no", "StrictModes=no", "PidFile=none", "PermitRootLogin=yes"]
-    env = {"PDSH_SSH_ARGS_APPEND": f"-F {folder}/config", "DS_ENV_FILE": str(folder / "env")}
-    # What pdsh does not take along by itself.
-    (folder / "env").write_text("DS_ACCELERATOR=cpu\nOMP_NUM_THREADS=1\n")
-    for host in net.hosts.values():
-        line = [str(SSHD), "-D", "-e", "-f", "/dev/null"]
-        host.start([*line, *(f"-o{option}" for option in options)], log="sshd")
-    for name in net.hosts:
-        wait_until(lambda name=name: reaches(net["h1"], name, folder), 30)
-    return env
-
-
-def reaches(host: Host, name: str, folder: Path) -> bool:
-    return host.run(["ssh", "-F", folder / "config", name, "true"], timeout=30).code == 0
-
-
-def wait_until(ready, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while not ready():
-        assert time.monotonic() < deadline, f"not within {timeout:g} s"
-        time.sleep(0.1)
+    return serve_ssh(net, tmp_path_factory.mktemp("ssh"))
 
 
 def chosen(store: str, directory: Path, *settings: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from lxmert_files import ANSWERS, SIZES, make_fields, make_item, write_json, write_tsv
 from one_step import train_one_step
 
 from lxmert_dist.cli.prepare import main
@@ -11,6 +10,7 @@ from lxmert_dist.ingest import RowSizes, SyntheticImages, prepare_synthetic
 from lxmert_dist.ingest.butd_tsv import FeatureFile
 from lxmert_dist.ingest.feature_folder import open_features
 from lxmert_dist.store import open_store, verify
+from lxmert_files import ANSWERS, SIZES, make_fields, make_item, write_json, write_tsv
 from tiny_store import make_tokenizer
 
 VARYING = RowSizes(num_objects=12, feature_dim=8, min_objects=2)

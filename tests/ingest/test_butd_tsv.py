@@ -5,10 +5,10 @@ import sys
 
 import numpy as np
 import pytest
-from lxmert_files import HEIGHT, SIZES, WIDTH, damage_line, make_fields, write_tsv
 
 from lxmert_dist.errors import DataError
 from lxmert_dist.ingest.butd_tsv import FIELDS, FeatureFile, RowSizes
+from lxmert_files import HEIGHT, SIZES, WIDTH, damage_line, make_fields, write_tsv
 
 
 @pytest.fixture

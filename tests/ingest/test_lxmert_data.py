@@ -5,17 +5,6 @@ from collections import Counter
 import numpy as np
 import pytest
 import zarr
-from lxmert_files import (
-    ANSWERS,
-    HEIGHT,
-    SIZES,
-    WIDTH,
-    damage_line,
-    make_fields,
-    make_item,
-    write_json,
-    write_tsv,
-)
 from one_step import train_one_step
 
 from lxmert_dist.errors import DataError, StoreError
@@ -32,6 +21,17 @@ from lxmert_dist.ingest import (
 )
 from lxmert_dist.objectives.answers import normalise_answer
 from lxmert_dist.store import open_store, verify
+from lxmert_files import (
+    ANSWERS,
+    HEIGHT,
+    SIZES,
+    WIDTH,
+    damage_line,
+    make_fields,
+    make_item,
+    write_json,
+    write_tsv,
+)
 from tiny_store import make_tokenizer
 
 TRAIN_IDS = [f"COCO_train2014_{i:012d}" for i in range(5)]

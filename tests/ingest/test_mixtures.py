@@ -6,12 +6,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from lxmert_files import make_fields, make_item, write_json, write_tsv
 from safetensors.numpy import save_file
 
 from lxmert_dist.cli import prepare
 from lxmert_dist.ingest import own_sentences
 from lxmert_dist.store import open_store
+from lxmert_files import make_fields, make_item, write_json, write_tsv
 from tiny_store import make_tokenizer
 
 TRAIN = [f"COCO_train2014_{i:012d}" for i in (1, 2)]

@@ -15,6 +15,7 @@ from lxmert_dist.ingest import prepare_nlvr1
 from lxmert_dist.ingest.nlvr1 import COLOURS, SHAPES, read_nlvr1, read_nlvr1_sentences
 from lxmert_dist.opening import open_image
 from lxmert_dist.store import open_store
+from nlvr1_files import thing, write_part
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = Path(os.environ.get("NLVR1_DATA", ROOT.parent / "shared" / "data" / "nlvr1"))
@@ -22,28 +23,10 @@ NAMES = sorted(set(COLOURS.values()))
 PAINT = {"black": (0, 0, 0), "yellow": (255, 255, 0), "blue": (0, 153, 255)}
 
 
-def thing(left, top, kind, colour, size):
-    return {"x_loc": left, "y_loc": top, "type": kind, "color": colour, "size": size}
-
-
-SQUARES = [
-    [thing(10, 60, "square", "Yellow", 30)],
-    [],
-    [thing(70, 0, "circle", "#0099ff", 20), thing(0, 80, "triangle", "Black", 20)],
-]
-
-
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """Part ``dev`` of one sentence."""
-    images = tmp_path / "dev" / "images" / "3"
-    images.mkdir(parents=True)
-    entry = {"sentence": "There is a box.", "identifier": "7-0", "label": "true"}
-    entry["structured_rep"] = SQUARES
-    (tmp_path / "dev" / "dev.json").write_text(json.dumps(entry) + "\n")
-    for order in range(6):
-        Image.new("RGBA", (400, 100), (211, 211, 211, 255)).save(images / f"dev-7-0-{order}.png")
-    return tmp_path
+    return write_part(tmp_path, "dev", [7])
 
 
 def read(folder: Path, part: str = "dev"):
@@ -120,17 +103,7 @@ def test_boxes_lie_where_the_published_images_have_their_colours():
 
 def test_a_sentence_stays_with_its_images_and_its_split(folder, tmp_path):
     """A store of two parts, as launch/prepare.py makes it."""
-    hidden = tmp_path / "hidden"
-    (hidden / "images" / "1").mkdir(parents=True)
-    entries = []
-    for number in range(10):
-        for order in range(6):
-            image = Image.new("RGB", (400, 100), (20 * number, 90, 200 - 10 * number))
-            image.save(hidden / "images" / "1" / f"hidden-{number}-0-{order}.png")
-        entry = {"sentence": f"There are {number} boxes.", "identifier": f"{number}-0"}
-        entries.append({**entry, "label": str(number % 2 == 0).lower(), "structured_rep": SQUARES})
-    lines = "".join(json.dumps(entry) + "\n" for entry in entries)
-    (hidden / "hidden.json").write_text(lines)
+    write_part(tmp_path, "hidden", range(10))
     uri = str(tmp_path / "store")
     settings = {"seed": 1, "detector": MeanDetector(), "valid_fraction": 0.2, "progress": False}
     prepare_nlvr1(uri, data_dir=folder, **settings)
@@ -148,7 +121,7 @@ def test_a_sentence_stays_with_its_images_and_its_split(folder, tmp_path):
         uids = table.uids(range(counts[name]))
         assert uids == [ids[row] for row in table.image_rows]
         _, answers, _ = table.answers(range(counts[name]))
-        truths = [int(uid.split("-")[1]) % 2 == 0 or name == "test" for uid in uids]
+        truths = [int(uid.split("-")[1]) % 2 == 0 for uid in uids]
         assert [store.answers[a] == "true" for a in answers] == truths
     with pytest.raises(ConfigError, match="leaves a split empty"):
         prepare_nlvr1(uri, data_dir=folder, **{**settings, "valid_fraction": 0.0})
@@ -156,6 +129,6 @@ def test_a_sentence_stays_with_its_images_and_its_split(folder, tmp_path):
 
 def test_a_sentence_without_a_label_is_named(folder):
     file = folder / "dev" / "dev.json"
-    file.write_text(file.read_text().replace('"true"', '"perhaps"'))
+    file.write_text(file.read_text().replace('"false"', '"perhaps"'))
     with pytest.raises(DataError, match=r"dev.json:1: not a sentence of NLVR v1 .*no label"):
         read_nlvr1_sentences(folder, "dev")

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from lxmert_files import ANSWERS, make_fields, make_item, write_json, write_tsv
 
 from lxmert_dist.cli import prepare
 from lxmert_dist.store import open_store
+from lxmert_files import ANSWERS, make_fields, make_item, write_json, write_tsv
 from tiny_store import make_tokenizer
 
 

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from lxmert_files import SIZES, make_fields, write_json, write_tsv
 
 from lxmert_dist.errors import DataError
 from lxmert_dist.ingest import (
@@ -19,6 +18,7 @@ from lxmert_dist.ingest import (
     prepare_lxmert,
 )
 from lxmert_dist.store import open_store, verify
+from lxmert_files import SIZES, make_fields, write_json, write_tsv
 from tiny_store import WORDS, make_tokenizer
 
 VQA = [

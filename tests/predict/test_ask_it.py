@@ -1,7 +1,6 @@
-"""The README's section "Ask it" as typed, plain transformers, and a run that was fine-tuned."""
+"""The README's three lines, the commands of this room's, plain transformers, and a run."""
 
 import os
-import re
 import shlex
 import shutil
 from dataclasses import asdict
@@ -27,6 +26,7 @@ from lxmert_dist.tasks.weights import Description, TaskWeights, open_export
 from lxmert_dist.tracking import read_metrics
 from lxmert_dist.train.run import run as train
 from lxmert_dist.train.world import World, join
+from pages import Page
 from runs import ROOT
 from sizes import MODEL
 
@@ -63,13 +63,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def section() -> str:
-    return (ROOT / "README.md").read_text().partition("## Ask it")[2].partition("\n## ")[0]
+def block(page: str, kind: str) -> str:
+    """The first of a page."""
+    return next(block.text for block in Page(page).blocks if block.kind == kind)
 
 
 def test_the_three_lines(home, monkeypatch, capsys):
     monkeypatch.chdir(home)
-    code = re.search(r"```python\n(.*?)```", section(), re.DOTALL).group(1)
+    code = block("README.md", "python")
     assert len([line for line in code.splitlines() if line]) == 3
     exec(code, {})
     said = capsys.readouterr().out.strip()
@@ -79,8 +80,8 @@ def test_the_three_lines(home, monkeypatch, capsys):
 
 def test_the_commands(home, monkeypatch, capsys):
     monkeypatch.chdir(home)
-    block = re.search(r"```bash\n(.*?)```", section(), re.DOTALL).group(1)
-    lines = block.replace("\\\n", " ").strip().splitlines()
+    commands = block("lxmert_dist/predict/README.md", "bash")
+    lines = commands.replace("\\\n", " ").strip().splitlines()
     assert len(lines) == 4
     predictions = []
     for line in lines:
