@@ -184,7 +184,7 @@ def write_detector(folder: Path) -> Path:
 def write_nlvr1(folder: Path) -> Path:
     """Both archives of NLVR v1."""
     for part in ("hidden", "dev"):
-        write_part(folder / "nlvr1", part, range(4))
+        write_part(folder / "nlvr1", part, range(20))
         shutil.make_archive(str(folder / "nlvr1" / part), "zip", folder / "nlvr1", part)
     return folder
 
