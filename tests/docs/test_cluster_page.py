@@ -59,6 +59,13 @@ class Nodes:
     def other(self, text: str) -> str:
         return self.workplace.run_on(self.net["node2"], text, **self.env)
 
+    def with_ray(self, text: str) -> str:
+        """On the first, and then Ray leaves the memory of both to what comes next."""
+        said = self.first(text)
+        for end in (self.other, self.first):
+            end("ray stop --force")
+        return said
+
     def both(self, text: str) -> str:
         """At once; of each node Slurm would say which one it is."""
         step = {"SLURM_NTASKS": "2", "SLURM_LOCALID": "0", "SLURM_STEP_TASKS_PER_NODE": "1(x2)"}
@@ -106,7 +113,7 @@ def test_every_command_works(nodes, workplace, tmp_path):
             "ray get-auth-token": nodes.first,
             f"{token}start --head": nodes.first,
             f"{token}start --address": nodes.other,
-            f"{token}job submit": nodes.first,
+            f"{token}job submit": nodes.with_ray,
             "deepspeed": nodes.first,
             "torchrun": nodes.both,
             "srun": nodes.both,
