@@ -12,12 +12,12 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from pages import Page, all_pages, source
 from pydantic import BaseModel
 
 from lxmert_dist.config import FinetuneConfig, PretrainConfig
 from lxmert_dist.config.ablation import AblationConfig
 from lxmert_dist.config.detector_training import TrainableDetectorConfig
+from pages import Page, all_pages, source
 from runs import ROOT
 
 PAGES = all_pages()

@@ -18,11 +18,10 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pages import Page
-
 from hosts import Host
 from lxmert_dist.config.load import _apply, _lines, _read
 from lxmert_dist.ingest.easy_vqa import package_data
+from pages import Page
 from runs import ROOT, environment
 
 IMAGES = {"train": 420, "test": 60}
