@@ -4,6 +4,35 @@
 scheduler ended and should start again.
 """
 
+CORRECT = "correct it, or fetch the file again"
+"""What to do about an entry of a file of data that is not as it should be."""
+TOGETHER = "name files that belong together"
+"""What to do about two files that contradict each other."""
+
+
+def unreadable(place: object, error: OSError) -> str:
+    """The message for a file that the system does not let us read."""
+    return (
+        f"{place}: cannot be read ({error.strerror}); check the path, its permissions and the disk"
+    )
+
+
+def unwritable(place: object, error: OSError) -> str:
+    """The message for a file that the system does not let us write."""
+    return (
+        f"{place}: cannot be written ({error.strerror}); choose another place, or free some space"
+    )
+
+
+def came_before(where: str, what: str) -> str:
+    """The message for an entry, such as "question 7", whose name another of its file has."""
+    return f"{where}: {what} came before in this file; leave one out"
+
+
+def holds_no(place: object, what: str) -> str:
+    """The message for a file without any of what it is read for, such as "questions"."""
+    return f"{place}: holds no {what}; name a file that does"
+
 
 class LxmertError(Exception):
     """Root of the errors that are shown as one or two lines, without a traceback."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lxmert_dist.errors import DataError
+from lxmert_dist.errors import CORRECT, DataError, unreadable
 
 BLOCK = 1 << 20
 """Bytes that are read at once."""
@@ -78,7 +78,7 @@ def read_lines(
                 if not line.isspace():
                     yield f"{path}:{number}", _line(line, f"{path}:{number}")
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DataError(unreadable(path, error)) from error
 
 
 def whole_number(entry: Mapping[str, Any], name: str, where: str) -> int:
@@ -89,7 +89,7 @@ def whole_number(entry: Mapping[str, Any], name: str, where: str) -> int:
     """
     value = entry.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise DataError(f"{where}: {name} is {value!r}, expected a whole number")
+        raise DataError(f"{where}: {name} is {value!r}, expected a whole number; {CORRECT}")
     return value
 
 
@@ -99,16 +99,18 @@ def _opened(path: Path, read: Callable[[int], object]) -> "Iterator[_Text]":
         with path.open("rb") as file:
             yield _Text(path, file, read)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DataError(unreadable(path, error)) from error
 
 
 def _line(line: bytes, where: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{where}: not JSON ({error}); expected an object a line") from error
+        raise DataError(
+            f"{where}: not JSON ({error}), expected an object a line; {CORRECT}"
+        ) from error
     if not isinstance(value, dict):
-        raise DataError(f"{where}: expected an object a line, found {line[:40]!r}")
+        raise DataError(f"{where}: expected an object a line, found {line[:40]!r}; {CORRECT}")
     return value
 
 
@@ -181,8 +183,10 @@ class _Text:
 
     def error(self, problem: str) -> DataError:
         if self._ended and self.at >= len(self._text):
-            problem = "the file ends in the middle: it was cut short, fetch it again"
-        return DataError(f"{self.where()}: {problem}")
+            return DataError(
+                f"{self.where()}: the file ends in the middle: it was cut short; fetch it again"
+            )
+        return DataError(f"{self.where()}: {problem}; {CORRECT}")
 
     def next(self) -> str:
         """The next character that is no blank, not taken; empty at the end."""

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from lxmert_dist.errors import DataError
+from lxmert_dist.errors import DataError, unreadable
 
 MAX_PIXELS = 89_478_485
 """Of an image that is opened unless the caller says otherwise: 256 MiB as RGB."""
@@ -41,7 +41,7 @@ def open_image(
     try:
         data = source.read_bytes() if isinstance(source, Path) else source
     except OSError as error:
-        raise DataError(f"{name}: cannot be read ({error.strerror}); check the path") from error
+        raise DataError(unreadable(name, error)) from error
     if not data:
         raise DataError(f"{name}: the file is empty; fetch it again")
     try:

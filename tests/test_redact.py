@@ -50,7 +50,7 @@ def test_secrets_are_hidden(text, shown):
         "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=/home/me/token",
         "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they are allowed to do",
         "sqlite:////data/runs/mlflow.db",
-        "--set 'train.epochs' is not of the form KEY=VALUE",
+        "--set 'train.epochs' must be KEY=VALUE",
         'Invalid bucket name "a_b!": it must',
         "tokenizer: bert-base-uncased",
     ],

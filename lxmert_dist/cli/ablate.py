@@ -67,7 +67,7 @@ def _ablate(arguments: argparse.Namespace) -> None:
     unknown = sorted({*arguments.rows} - {row.name for row in config.rows})
     if unknown:
         raise ConfigError(
-            f"{arguments.config} has no row {unknown[0]!r}; there is "
+            f"{arguments.config} has no row {unknown[0]!r}; choose among "
             + ", ".join(repr(row.name) for row in config.rows)
         )
     rows = [row for row in config.rows if row.name in arguments.rows or not arguments.rows]
@@ -211,7 +211,8 @@ def _keep_score(config: AblationConfig, trial: Trial) -> None:
     if not values:
         known = sorted({name for _, metrics in log for name in metrics if "/acc" in name})
         raise ConfigError(
-            f"{trial.finetuning} logged no metric={config.metric}; there is {', '.join(known)}"
+            f"{trial.finetuning} logged no metric={config.metric}; set it to one of "
+            f"{', '.join(known)}"
         )
     record = {"settings": _settings(config, trial), "value": values[-1]}
     with replacing(trial.finetuning / SCORE) as temporary:

@@ -78,7 +78,7 @@ def _audit(arguments: argparse.Namespace) -> None:
     for name in arguments.split:
         if name not in store.manifest.splits:
             known = ", ".join(store.manifest.splits)
-            raise ConfigError(f"--split {name}: the store has {known}")
+            raise ConfigError(f"--split {name} is not in the store; choose among {known}")
     progress = drawn_over()
     coco_ids = read_image_data(arguments.vg_image_data).coco_ids if arguments.vg_image_data else {}
     tasks = audit.read_tasks(arguments.task, arguments.task_images, coco_ids, progress)
@@ -120,7 +120,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if bool(arguments.images) != bool(arguments.task_images):
         raise ConfigError("looks are compared between --images and --task-images; name both")
     if not 0 <= arguments.distance <= 64:
-        raise ConfigError("--distance is between 0 and 64 bits")
+        raise ConfigError("--distance must be from 0 to 64 bits")
     if arguments.threads < 1:
         raise ConfigError("--threads counts from 1")
 

@@ -91,7 +91,9 @@ def _convert(arguments: argparse.Namespace) -> None:
 
     out = local_path(arguments.out)
     if out is None:
-        raise ConfigError(f"--out {arguments.out} is not a local directory")
+        raise ConfigError(
+            f"--out {arguments.out} is not a local directory; choose one, and copy it afterwards"
+        )
     counts = (arguments.language_layers, arguments.num_heads)
     if any(count is not None and count < 1 for count in counts):
         raise ConfigError("--language-layers and --num-heads count from 1")

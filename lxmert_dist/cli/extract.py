@@ -78,9 +78,12 @@ def _require_device(name: str) -> None:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"--device {name}: expected cpu, cuda or e.g. cuda:1") from error
+        raise ConfigError(f"--device {name} must be cpu, cuda or e.g. cuda:1") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"--device {name}: PyTorch finds {torch.cuda.device_count()} GPUs here")
+        raise ConfigError(
+            f"--device {name}: PyTorch finds {torch.cuda.device_count()} GPUs here; "
+            "choose another, or cpu"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

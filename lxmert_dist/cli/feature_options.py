@@ -28,7 +28,7 @@ def feature_places(texts: Sequence[str]) -> list[Path | str]:
         stored = elsewhere or (Path(text).is_dir() and has_store(text))
         places.append((text if elsewhere else str(Path(text).absolute())) if stored else Path(text))
     if len(places) > 1 and any(isinstance(place, str) for place in places):
-        raise ConfigError("--features takes one store, or any number of files and directories")
+        raise ConfigError("--features must be one store, or any number of files and directories")
     return places
 
 
@@ -84,4 +84,6 @@ def _names(path: Path | None, otherwise: Sequence[str]) -> Sequence[str]:
     try:
         return path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+        raise DataError(
+            f"{path}: cannot be read ({error}); give a text file in UTF-8, one name a line"
+        ) from error

@@ -124,7 +124,7 @@ def _weights(given: Sequence[str]) -> dict[str, float]:
         except ValueError:
             weights[name] = -1.0
         if not name or not 0 <= weights[name] <= 1:
-            raise ConfigError(f"--weights {each}: want NAME=SHARE, with a share from 0 to 1")
+            raise ConfigError(f"--weights {each}: must be NAME=SHARE, with a share from 0 to 1")
     return weights
 
 
@@ -139,7 +139,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.batch % arguments.lanes:
         raise ConfigError(f"--lanes {arguments.lanes} must divide --batch {arguments.batch}")
     if arguments.plot is not None and arguments.plot.suffix not in (".png", ".pdf", ".svg"):
-        raise ConfigError(f"--plot {arguments.plot} is neither .png nor .pdf nor .svg")
+        raise ConfigError(f"--plot {arguments.plot} must end in .png, .pdf or .svg")
 
 
 def _table(load: "EpochLoad") -> Iterator[str]:

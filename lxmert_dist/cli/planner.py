@@ -102,7 +102,7 @@ def _check(arguments: argparse.Namespace) -> None:
         if value is not None and not 0 < value < float("inf"):
             raise ConfigError(f"--{name.replace('_', '-')} {value:g} must be more than 0")
     if arguments.mfu is not None and not 0 < arguments.mfu <= 1:
-        raise ConfigError(f"--mfu {arguments.mfu:g}: want a share in (0, 1], e.g. 0.35")
+        raise ConfigError(f"--mfu {arguments.mfu:g} must be a share in (0, 1], e.g. 0.35")
 
 
 def _tree(

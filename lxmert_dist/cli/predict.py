@@ -125,7 +125,9 @@ def _mode(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], None]
         if getattr(arguments, option) and mode != chosen[0]:
             raise ConfigError(f"--{option} goes with --{mode}")
     if chosen[0] == "store" and arguments.detector is not None:
-        raise ConfigError("--detector describes images; a --store has features already")
+        raise ConfigError(
+            "--detector describes images; a --store has features already; leave it out"
+        )
     if chosen[0] != "image" and arguments.out is None:
         raise ConfigError(f"--{chosen[0]} needs --out FILE for the predictions")
     return modes[chosen[0]]

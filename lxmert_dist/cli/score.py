@@ -92,7 +92,7 @@ def _score(arguments: argparse.Namespace) -> None:
     from lxmert_dist.scoring.replacing import replacing
 
     if arguments.choices is not None and arguments.task != "gqa":
-        raise ConfigError(f"--choices are of gqa; {arguments.task} has none")
+        raise ConfigError(f"--choices goes with gqa; leave it out for {arguments.task}")
     for name in ("bootstrap", "seed"):
         if getattr(arguments, name) < 0:
             raise ConfigError(f"--{name} counts from 0")

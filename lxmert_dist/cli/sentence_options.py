@@ -84,8 +84,8 @@ def _vqa(
     for asked, answered in zip_longest(questions, annotations):
         if asked is None or answered is None:
             raise ConfigError(
-                f"{asked or answered} lacks its other half: --vqa-questions and --vqa-annotations "
-                "name as many files, in the same order"
+                f"{asked or answered} lacks its other half; give --vqa-questions and "
+                "--vqa-annotations as many files, in the same order"
             )
         files.append(VqaQuestions(asked, None if str(answered) == "-" else answered, scores))
     return files

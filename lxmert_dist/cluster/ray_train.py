@@ -122,7 +122,10 @@ def run_on_ray(config: RunConfig) -> Outcome:
         with Stop(config.checkpoint.grace_seconds) as stop:
             return _Driver(config, ray, stop).run()
     except ray.exceptions.RayError as error:
-        raise ClusterError(f"the cluster is out of reach: {_first_line(error)}") from error
+        raise ClusterError(
+            f"the cluster is out of reach: {_first_line(error)}; "
+            "see that its nodes are up (ray status), and start again: the same command goes on"
+        ) from error
     finally:
         ray.shutdown()  # what is left of the workers goes with the connection
 
@@ -166,7 +169,7 @@ class _Driver:
             limit = self._config.cluster.max_failures
             raise ClusterError(
                 f"the workers failed more than cluster.max_failures={limit} times; the last "
-                f"cause: {failure}"
+                f"cause: {failure}; mend it, and the same command goes on"
             )
         if answer is None:
             raise ClusterError("the workers ended without a result; see the Ray logs of the job")
@@ -213,11 +216,14 @@ class _Driver:
             return
         missing = shortage(cluster, self._ray.nodes())
         if missing and silent > cluster.wait_seconds:
-            raise ClusterError(f"{missing} (cluster.wait_seconds={cluster.wait_seconds} are over)")
+            raise ClusterError(
+                f"{missing} (cluster.wait_seconds={cluster.wait_seconds} are over); add nodes, ask "
+                "for less, or wait longer"
+            )
         if silent > cluster.wait_seconds + START_SECONDS:
             raise ClusterError(
                 f"no worker has started for {silent:.0f} s, though the nodes have room for "
-                f"{cluster.fewest}; does another job hold them? See ray status, and the Ray logs"
+                f"{cluster.fewest}; see what holds them (ray status, and the Ray logs)"
             )
         if missing != self._waiting_for:
             self._waiting_for = missing

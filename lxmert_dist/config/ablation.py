@@ -63,7 +63,12 @@ class AblationConfig(Section):
         slugs = [row.slug for row in self.rows]
         for row in self.rows:
             if not row.slug or slugs.count(row.slug) > 1:
-                raise ValueError(f"two rows are called {row.name!r}, or it has no letters")
+                raise ValueError(
+                    f"two rows are called {row.name!r}, or it has no letters; name each differently"
+                )
             if row.pretrain and not row.pretrained:
-                raise ValueError(f"row {row.name!r} has settings of a pretraining, but none")
+                raise ValueError(
+                    f"row {row.name!r} has settings of a pretraining, but none; leave them out, or "
+                    "set pretrained=true"
+                )
         return self

@@ -98,7 +98,7 @@ class TrainableDetectorConfig(DetectorConfig):
                     f"regions.{kind}_classes={number}; they must agree"
                 )
             if len(set(names)) < len(names):
-                raise ValueError(f"training.{kind}_names has a name twice")
+                raise ValueError(f"training.{kind}_names has a name twice; leave one out")
         return self
 
     @property

@@ -68,15 +68,18 @@ def _read(path: Path) -> Tree:
     except FileNotFoundError:
         raise ConfigError(f"there is no configuration file {path}; check --config") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration file {path}: {error}") from None
+        raise ConfigError(
+            f"cannot read the configuration file {path} ({error}); check that it is a text in "
+            "UTF-8, its permissions and the disk"
+        ) from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from None
+        raise ConfigError(f"{path} is not TOML ({error}); correct the line") from None
 
 
 def _apply(tree: Tree, override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set {override!r} is not of the form KEY=VALUE")
+        raise ConfigError(f"--set {override!r} must be KEY=VALUE")
     try:
         parsed = tomllib.loads(f"value = {text}")
         value = parsed["value"] if len(parsed) == 1 else text
@@ -86,7 +89,10 @@ def _apply(tree: Tree, override: str) -> None:
     for section in sections:
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):
-            raise ConfigError(f"--set {override!r}: {section} is not a section")
+            raise ConfigError(
+                f"--set {override!r}: {section} is not a section; "
+                "see --print-config for all settings"
+            )
     tree[last] = value
 
 
@@ -141,7 +147,7 @@ def _explain(error: Mapping[str, Any]) -> str:
     place = ".".join(map(str, error["loc"]))
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":
-        return f"the setting {place} is missing"
+        return f"the setting {place} is missing; set it"
     if error["type"] == "value_error":
         return f"{place}: {message}" if place else message
     return f"{place}: {message[0].lower()}{message[1:]}, got {error['input']!r}"

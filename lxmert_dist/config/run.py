@@ -83,7 +83,7 @@ class RunConfig(Section):
             )
         if data.max_tokens > self.model.max_positions:
             raise ValueError(
-                f"data.max_tokens={data.max_tokens} is more than "
+                f"data.max_tokens={data.max_tokens} must be at most "
                 f"model.max_positions={self.model.max_positions}"
             )
         if self.cluster.timeout_seconds <= data.patience_s:

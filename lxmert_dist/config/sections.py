@@ -360,8 +360,8 @@ class ClusterConfig(Section):
         taken = {"CPU", "GPU"} & self.resources_per_worker.keys()
         if taken:
             raise ValueError(
-                f"resources_per_worker names {' and '.join(sorted(taken))}; the settings for that "
-                "are cpus_per_worker and gpus_per_worker"
+                f"resources_per_worker names {' and '.join(sorted(taken))}; set "
+                "cpus_per_worker and gpus_per_worker instead"
             )
         return self
 

@@ -39,8 +39,8 @@ def load_detector(
     settings = directory / SETTINGS
     if not settings.is_file():
         raise ConfigError(
-            f"there is no {settings}; for the published weights it is a copy of "
-            "configs/detector/bottom_up.toml"
+            f"there is no {settings}; for the published weights: copy "
+            "configs/detector/bottom_up.toml there"
         )
     config = load_config(DetectorConfig, settings, overrides)
     network = FasterRcnn(config)
@@ -98,7 +98,9 @@ def read_names(path: Path) -> tuple[str, ...]:
         ) from error
     names = tuple(line.split(",")[0].strip().lower() for line in lines)
     if "" in names:
-        raise ConfigError(f"{path}:{names.index('') + 1} is empty; every class has a name")
+        raise ConfigError(
+            f"{path}:{names.index('') + 1} is empty; give every class a name, one a line"
+        )
     return names
 
 

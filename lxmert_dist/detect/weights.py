@@ -78,13 +78,15 @@ def load_weights(network: FasterRcnn, path: Path) -> str:
         names = {name: published_name(name) for name in expected}
     else:
         raise CheckpointError(
-            f"{path} is not recognised as a Faster R-CNN: its first tensor is {min(found)}"
+            f"{path} is not recognised as a Faster R-CNN: its first tensor is {min(found)}; "
+            "give the detector's own file"
         )
     # Batch normalisation counts its batches, which nothing reads.
     unknown = {n for n in found if not n.endswith(".num_batches_tracked")} - set(names.values())
     if unknown:
         raise CheckpointError(
-            f"{path}: {min(unknown)} is no parameter of a detector of this configuration"
+            f"{path}: {min(unknown)} is no parameter of a detector of this configuration; "
+            "check detector.toml, or name another file"
         )
     network.load_state_dict(
         {name: _taken(path, found, name, names[name], like) for name, like in expected.items()}
@@ -108,10 +110,10 @@ def _taken(path: Path, found: Mapping[str, Tensor], name: str, theirs: str, like
         return like
     setting = next((s for part, s in _SETTINGS.items() if part in name), "the configuration")
     if tensor is None:
-        raise CheckpointError(f"{path} lacks {theirs}; does {setting} fit the file?")
+        raise CheckpointError(f"{path} lacks {theirs}; set {setting} as the file has it")
     if tensor.shape != like.shape:
         raise CheckpointError(
             f"{path}: {theirs} is {tuple(tensor.shape)}, and {setting} makes it "
-            f"{tuple(like.shape)}; change the setting"
+            f"{tuple(like.shape)}; set it as the file has it"
         )
     return tensor

@@ -97,7 +97,7 @@ def list_images(folder: Path, coco_ids: Mapping[int, int]) -> dict[ImageKey, Pat
     """
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not paths:
-        raise DataError(f"{folder}: holds no images ({', '.join(SUFFIXES)})")
+        raise DataError(f"{folder}: holds no images ({', '.join(SUFFIXES)}); check --images")
     return {image_key(path.name, coco_ids): path for path in paths}
 
 

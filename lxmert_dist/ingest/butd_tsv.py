@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pybase64
 from jaxtyping import Float32, Int64
 
-from lxmert_dist.errors import DataError
+from lxmert_dist.errors import CORRECT, DataError, unreadable
 from lxmert_dist.schema import RoiRecord
 
 FIELDS = (
@@ -39,7 +39,7 @@ _HEAD_BYTES = 512
 
 _PROBES, _PROBE_BYTES = 64, 1024
 
-HOW_MANY = "--boxes says how many; --min-boxes N, that images have between N and --boxes of them"
+HOW_MANY = "set --boxes to how many there are, or --min-boxes to the fewest where they differ"
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class FeatureFile:
         try:
             self._descriptor = os.open(path, os.O_RDONLY)
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+            raise DataError(unreadable(path, error)) from error
         self.num_bytes = os.fstat(self._descriptor).st_size
 
     def __enter__(self) -> "FeatureFile":
@@ -183,7 +183,10 @@ class FeatureFile:
         """
         record = self._decode(self._read(row.start, row.length), row.line)
         if record.image_id != row.image_id:
-            raise DataError(f"{self.where(row.line)}: the file changed while it was read")
+            raise DataError(
+                f"{self.where(row.line)}: the file changed while it was read; "
+                "start again when it is complete"
+            )
         return record
 
     def where(self, line: int) -> str:
@@ -207,7 +210,7 @@ class FeatureFile:
         if not end and len(found) < expected:
             raise DataError(
                 f"{self.where(line)}: the file ends after {len(found)} of {expected} bytes of "
-                "this row: it was cut short, fetch it again"
+                "this row: it was cut short; fetch it again"
             )
         if not end and len(found) == 2 * expected:
             raise DataError(
@@ -225,14 +228,16 @@ class FeatureFile:
             while more := os.pread(self._descriptor, length - len(found), start + len(found)):
                 found += more
         except OSError as error:
-            raise DataError(f"{self.path}: cannot be read ({error.strerror})") from error
+            raise DataError(unreadable(self.path, error)) from error
         return found
 
     def _decode(self, text: bytes, line: int) -> RoiRecord:
         where, sizes = self.where(line), self._sizes
         values = text.split(b"\t")
         if len(values) != len(FIELDS):
-            raise DataError(f"{where}: {len(values)} fields, but a row has {len(FIELDS)}")
+            raise DataError(
+                f"{where}: {len(values)} fields, but a row has {len(FIELDS)}; {CORRECT}"
+            )
         fields = dict(zip(FIELDS, values, strict=True))
         height, width, boxes = (
             _number(fields[name], name, where) for name in ("img_h", "img_w", "num_boxes")
@@ -241,7 +246,7 @@ class FeatureFile:
         if exact is None:
             raise DataError(f"{where}: num_boxes is {boxes}, expected {sizes.boxes}; {HOW_MANY}")
         if min(height, width) < 1:
-            raise DataError(f"{where}: a size of {height} x {width} pixels")
+            raise DataError(f"{where}: a size of {height} x {width} pixels; {CORRECT}")
         arrays = {
             name: _array(fields[name], name, dtype, shape, where)
             for name, (dtype, shape) in exact.arrays.items()
@@ -277,15 +282,15 @@ def _text(value: bytes, where: str) -> str:
     try:
         text = value.decode()
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: img_id is not UTF-8 text") from error
+        raise DataError(f"{where}: img_id is not UTF-8 text; {CORRECT}") from error
     if not text:
-        raise DataError(f"{where}: img_id is empty")
+        raise DataError(f"{where}: img_id is empty; {CORRECT}")
     return text
 
 
 def _number(value: bytes, name: str, where: str) -> int:
     if not value.isdigit():
-        raise DataError(f"{where}: {name} is {value[:20]!r}, expected a decimal number")
+        raise DataError(f"{where}: {name} is {value[:20]!r}, expected a decimal number; {CORRECT}")
     return int(value)
 
 
@@ -295,11 +300,11 @@ def _array(
     try:
         data = pybase64.b64decode(value, validate=True)
     except binascii.Error as error:
-        raise DataError(f"{where}: {name} is not base64 ({error}); fetch the file again") from error
+        raise DataError(f"{where}: {name} is not base64 ({error}); {CORRECT}") from error
     expected = _num_bytes(dtype, shape)
     if len(data) != expected:
         raise DataError(
             f"{where}: {name} has {len(data)} bytes, but {np.dtype(dtype).name} of shape {shape} "
-            f"has {expected}"
+            f"has {expected}; {CORRECT}"
         )
     return np.frombuffer(data, dtype).reshape(shape)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from lxmert_dist.errors import DataError
+from lxmert_dist.errors import CORRECT, DataError, came_before
 from lxmert_dist.ingest.lxmert_json import Item
 from lxmert_dist.ingest.sentence_files import OneFile
 from lxmert_dist.json_list import read_members
@@ -36,7 +36,7 @@ class CocoCaptions(OneFile):
             elif key == "annotations":
                 number, image, text = _caption(where, entry)
                 if number in seen:
-                    raise DataError(f"{where}: caption {number} came before in this file")
+                    raise DataError(came_before(where, f"caption {number}"))
                 seen.add(number)
                 if image in names:
                     yield Item(where, names[image], {SOURCE: [text]}, {})
@@ -44,12 +44,14 @@ class CocoCaptions(OneFile):
                     waiting.append((where, image, text))
         for where, image, text in waiting:
             if image not in names:
-                raise DataError(f"{where}: image_id {image} is not one of the file's images")
+                raise DataError(
+                    f"{where}: image_id {image} is not one of the file's images; {CORRECT}"
+                )
             yield Item(where, names[image], {SOURCE: [text]}, {})
         if not seen:
             raise DataError(
                 f'{self.path}: holds no captions; expected {{"images": […], "annotations": '
-                '[{"image_id": …, "id": …, "caption": …}]}'
+                '[{"image_id": …, "id": …, "caption": …}]}; name a file of captions of COCO'
             )
 
 
@@ -57,10 +59,12 @@ def _add_image(names: dict[int, str], where: str, entry: Any) -> None:
     match entry:
         case {"id": int(number), "file_name": str(file_name)} if file_name:
             if number in names:
-                raise DataError(f"{where}: image {number} came before in this file")
+                raise DataError(came_before(where, f"image {number}"))
             names[number] = PurePosixPath(file_name).stem
         case _:
-            raise DataError(f'{where}: expected an image, {{"id": 1, "file_name": "….jpg"}}')
+            raise DataError(
+                f'{where}: expected an image, {{"id": 1, "file_name": "….jpg"}}; {CORRECT}'
+            )
 
 
 def _caption(where: str, entry: Any) -> tuple[int, int, str]:
@@ -71,5 +75,5 @@ def _caption(where: str, entry: Any) -> tuple[int, int, str]:
             keys = sorted(entry) if isinstance(entry, Mapping) else entry
             raise DataError(
                 f'{where}: expected a caption, {{"id": 1, "image_id": 2, "caption": "…"}}; '
-                f"found {keys!r:.80}"
+                f"found {keys!r:.80}; {CORRECT}"
             )

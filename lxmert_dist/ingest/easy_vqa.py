@@ -132,11 +132,13 @@ def read_part(root: Path, name: str, answers: Iterable[str]) -> Part:
     for index, (text, answer, number) in enumerate(_read_questions(file)):
         image_id = f"{name}/{number}"
         if image_id not in images:
-            raise DataError(f"{file}: question {index} ({text!r}) has no image {image_id}")
+            raise DataError(
+                f"{file}: question {index} ({text!r}) has no image {image_id}; reinstall easy-vqa"
+            )
         if answer not in table:
             raise DataError(
                 f"{file}: question {index} ({text!r}) has the answer {answer!r}, "
-                f"which is not in {root / 'answers.txt'}"
+                f"which is not in {root / 'answers.txt'}; reinstall easy-vqa"
             )
         uid = f"{QUESTIONS}/{name}/{index}"
         questions.append(RawSentence(image_id, uid, QUESTIONS, text, {answer: 1.0}))
@@ -155,7 +157,7 @@ def _with_captions(part: Part, image_ids: Iterable[str]) -> RawSplit:
         try:
             facts = derive_facts(annotations)
         except DataError as error:
-            raise DataError(f"image {image_id}: {error}") from error
+            raise DataError(f"image {image_id}: {error}; reinstall easy-vqa") from error
         captions += [
             RawSentence(image_id, f"{CAPTIONS}/{image_id}/{index}", CAPTIONS, text)
             for index, text in enumerate(write_captions(facts))
@@ -209,12 +211,18 @@ def _read_questions(file: Path) -> list[tuple[str, str, int]]:
     except json.JSONDecodeError as error:
         raise DataError(f"{file}: not JSON ({error}); reinstall easy-vqa") from error
     if not isinstance(entries, list):
-        raise DataError(f"{file}: expected a list of questions, got {type(entries).__name__}")
+        raise DataError(
+            f"{file}: expected a list of questions, got {type(entries).__name__}; "
+            "reinstall easy-vqa"
+        )
     questions = []
     for index, entry in enumerate(entries):
         match entry:
             case [str(text), str(answer), int(number)]:
                 questions.append((text, answer, number))
             case _:
-                raise DataError(f"{file}: entry {index} is not [question, answer, image number]")
+                raise DataError(
+                    f"{file}: entry {index} is not [question, answer, image number]; "
+                    "reinstall easy-vqa"
+                )
     return questions

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from lxmert_dist.errors import DataError
+from lxmert_dist.errors import CORRECT, DataError
 from lxmert_dist.ingest.butd_tsv import HOW_MANY, FeatureFile, Row, RowSizes
 from lxmert_dist.ingest.stored_features import StoredFeatures, open_stored
 from lxmert_dist.redact import redact as shown
@@ -73,7 +73,10 @@ class FeatureFolder:
             DataError: there are none.
         """
         if not self._files:
-            raise DataError(f"{self.path}: holds no files of features ({' or '.join(SUFFIXES)})")
+            raise DataError(
+                f"{self.path}: holds no files of features ({' or '.join(SUFFIXES)}); "
+                "name a folder that does"
+            )
         for line, file in enumerate(self._files, 1):
             image_id = self._name(file).removesuffix(file.suffix)
             yield Row(image_id, line, SUFFIXES.index(file.suffix), file.stat().st_size)
@@ -128,7 +131,7 @@ def _read(path: Path, image_id: str, sizes: RowSizes) -> RoiRecord:
     arrays = {**absent, **arrays}
     height, width = _take(arrays, "image_size", "iu", (2,), path).tolist()
     if min(height, width) < 1:
-        raise DataError(f"{path}: an image_size of {height} x {width} pixels")
+        raise DataError(f"{path}: an image_size of {height} x {width} pixels; {CORRECT}")
     boxes = _take(arrays, "boxes", "fiu", (objects, 4), path).astype(np.float32)
     ids = {
         name: _take(arrays, name, "iu", (objects,), path).astype(np.int64)
@@ -166,7 +169,7 @@ def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, SafetensorError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+        raise DataError(f"{path}: cannot be read ({error}); {CORRECT}") from error
 
 
 def _take(
@@ -179,13 +182,14 @@ def _take(
     if name not in arrays:
         raise DataError(
             f"{path}: has no {name!r}, only {', '.join(sorted(arrays))}; "
-            "expected roi_features, boxes and image_size"
+            "write roi_features, boxes and image_size"
         )
     array = arrays[name]
     if array.dtype.kind not in kinds or array.shape != shape:
         kind = "floats" if "f" in kinds else "integers"
         raise DataError(
             f"{path}: {name} is {array.dtype} of shape {array.shape}, expected {kind} of shape "
-            f"{shape}; --boxes and --feature-dim say how many, --min-boxes that images differ"
+            f"{shape}; set --boxes and --feature-dim to what is there, --min-boxes where images "
+            "differ"
         )
     return array

@@ -7,7 +7,7 @@ balanced files are what LXMERT is pretrained on; those without answers are read 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from lxmert_dist.errors import DataError
+from lxmert_dist.errors import CORRECT, DataError, came_before, holds_no
 from lxmert_dist.ingest.lxmert_json import Item
 from lxmert_dist.ingest.sentence_files import OneFile
 from lxmert_dist.ingest.visual_genome import VgImages
@@ -34,26 +34,31 @@ class GqaQuestions(OneFile):
             if not isinstance(entry, dict):
                 raise DataError(
                     f'{where}: expected {{"<question id>": {{"imageId": …, "question": …, '
-                    '"answer": …}}, …}; is it a file of GQA\'s questions?'
+                    '"answer": …}}, …}; name a file of GQA\'s questions'
                 )
             if number in seen:
-                raise DataError(f"{where}: question {number!r} came before in this file")
+                raise DataError(came_before(where, f"question {number!r}"))
             seen.add(number)
             image, text = entry.get("imageId"), entry.get("question")
             answer = entry.get("answer")
             if not isinstance(image, str) or not image:
                 raise DataError(
                     f"{where}: imageId of question {number!r} is {image!r}, "
-                    "expected an image's name in quotes"
+                    f"expected an image's name in quotes; {CORRECT}"
                 )
             if not isinstance(text, str):
-                raise DataError(f"{where}: question {number!r} has no text under 'question'")
+                raise DataError(
+                    f"{where}: question {number!r} has no text under 'question'; {CORRECT}"
+                )
             if not isinstance(answer, str | None):
-                raise DataError(f"{where}: answer of question {number!r} is no text: {answer!r}")
+                raise DataError(
+                    f"{where}: answer of question {number!r} is {answer!r}, expected text; "
+                    f"{CORRECT}"
+                )
             label = {answer: 1.0} if answer else {}
             names = self.images.other_names(image)
             yield Item(
                 where, image, {SOURCE: [text]}, {SOURCE: [label]}, names, uids={SOURCE: [number]}
             )
         if not seen:
-            raise DataError(f"{self.path}: holds no questions")
+            raise DataError(holds_no(self.path, "questions"))

@@ -56,7 +56,10 @@ class ImageFile:
             return uris.read_bytes(self.uri)
         data = uris.read_range(self.uri, self.start, self.start + length)
         if len(data) < length:
-            raise DataError(f"truncated: the tar file ends after {len(data):,} of {length:,} bytes")
+            raise DataError(
+                f"truncated: the tar file ends after {len(data):,} of {length:,} bytes; "
+                "fetch it again"
+            )
         return data
 
 
@@ -114,8 +117,8 @@ def list_images(uri: str) -> ImageList:
         finding.add_list(uri)
     if not finding.images:
         raise DataError(
-            f"{shown(uri)}: no images in it, but {finding.ignored} other files; images end in "
-            f"{' '.join(sorted(IMAGE_SUFFIXES))} or are in {TAR} files"
+            f"{shown(uri)}: no images in it, but {finding.ignored} other files; name a place with "
+            f"images ({' '.join(sorted(IMAGE_SUFFIXES))}) or {TAR} files"
         )
     return ImageList([*finding.images.values()], finding.refused, finding.ignored)
 
@@ -153,7 +156,8 @@ class _Finding:
             except tarfile.TarError as error:
                 if len(self.images) == count:
                     raise DataError(
-                        f"{shown(uri)}: no tar file ({error}); a compressed one must be unpacked"
+                        f"{shown(uri)}: no tar file ({error}); unpack it if it is compressed, else "
+                        "fetch it again"
                     ) from error
                 reason = f"the tar file is cut or damaged behind its last image ({error})"
                 self.refused.append(Refusal("", shown(uri), f"{reason}; fetch it again"))
@@ -165,7 +169,7 @@ class _Finding:
             lines = uris.read_bytes(uri).decode().splitlines()
         except UnicodeDecodeError as error:
             raise DataError(
-                f"{shown(uri)}: neither a folder, nor a {TAR} file, nor a list in UTF-8"
+                f"{shown(uri)}: neither a folder, nor a {TAR} file, nor a list in UTF-8; name one"
             ) from error
         for line in lines:
             place, _, name = line.strip().partition("\t")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lxmert_dist.errors import DataError
+from lxmert_dist.errors import CORRECT, DataError
 from lxmert_dist.ingest.source import RawSentence
 from lxmert_dist.json_list import read_objects
 
@@ -95,19 +95,24 @@ def read_items(path: Path, read: Callable[[int], object] = lambda _: None) -> It
         image_id, labels = element.get("img_id"), element.get("labelf", {})
         sentences: Any = element.get("sentf")
         if not isinstance(image_id, str) or not image_id:
-            raise DataError(f"{where}: img_id is {image_id!r}, expected the name of an image")
+            raise DataError(
+                f"{where}: img_id is {image_id!r}, expected the name of an image; {CORRECT}"
+            )
         if not _is_lists_of(sentences, str):
-            raise DataError(f"{where}: sentf of image {image_id} is no {{category: [sentence]}}")
+            raise DataError(
+                f"{where}: sentf of image {image_id} is no {{category: [sentence]}}; {CORRECT}"
+            )
         if not _is_lists_of(labels, dict):
             raise DataError(
-                f"{where}: labelf of image {image_id} is no {{category: [{{answer: score}}]}}"
+                f"{where}: labelf of image {image_id} is no {{category: [{{answer: score}}]}}; "
+                f"{CORRECT}"
             )
         for category, answers in labels.items():
             asked = len(sentences.get(category, ()))
             if len(answers) != asked:
                 raise DataError(
                     f"{where}: image {image_id} has {asked} sentences of {category}, but "
-                    f"{len(answers)} labels"
+                    f"{len(answers)} labels; {CORRECT}"
                 )
             for label in answers:
                 check_label(label, f"{where}: a label of {category} of image {image_id}")
@@ -149,4 +154,6 @@ def check_label(label: Mapping[str, Any], where: str) -> None:
     """
     for answer, score in label.items():
         if isinstance(score, bool) or not isinstance(score, int | float) or not 0 < score <= 1:
-            raise DataError(f"{where}: score {score!r} of answer {answer!r} is outside (0, 1]")
+            raise DataError(
+                f"{where}: score {score!r} of answer {answer!r} is outside (0, 1]; {CORRECT}"
+            )

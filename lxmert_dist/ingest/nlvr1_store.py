@@ -63,7 +63,7 @@ def prepare_nlvr1(
         StoreError: the store exists, or cannot be written.
     """
     if num_statements < 0:
-        raise ConfigError(f"--statements {num_statements} is negative; 0 makes none")
+        raise ConfigError(f"--statements {num_statements} must be 0 or more; 0 makes none")
     known = read_nlvr1_sentences(data_dir, train_part)
     texts = sorted({sentence.text for sentence in known.sentences})
     number = round(valid_fraction * len(texts))

@@ -55,22 +55,27 @@ class OwnSentences(OneFile):
                 case _:
                     raise DataError(
                         f'{where}: expected {{"image_id": "…", "sentence": "…"}}, found '
-                        f"{json.dumps(entry)[:80]}"
+                        f"{json.dumps(entry)[:80]}; correct the line"
                     )
 
     def _item(self, where: str, image: str, text: str, entry: dict[str, Any]) -> Item:
         for key in sorted(entry.keys() - _KEYS):
-            raise DataError(f"{where}: unknown key {key!r}; a line has {', '.join(sorted(_KEYS))}")
+            raise DataError(
+                f"{where}: unknown key {key!r}, a line has {', '.join(sorted(_KEYS))}; "
+                "correct the line"
+            )
         source, answers = entry.get("source", SOURCE), entry.get("answers", {})
         if not isinstance(source, str) or not source:
-            raise DataError(f"{where}: source is {source!r}, expected a name")
+            raise DataError(f"{where}: source is {source!r}, expected a name; correct the line")
         if not isinstance(answers, dict):
-            raise DataError(f"{where}: answers are {answers!r}, expected {{answer: score}}")
+            raise DataError(
+                f"{where}: answers are {answers!r}, expected {{answer: score}}; correct the line"
+            )
         check_label(answers, where)
         labels = {source: [answers]} if answers else {}
         uid = entry.get("uid")
         if not isinstance(uid, str | None) or uid == "":
-            raise DataError(f"{where}: uid is {uid!r}, expected text")
+            raise DataError(f"{where}: uid is {uid!r}, expected text; correct the line")
         return Item(
             where, image, {source: [text]}, labels, uids={} if uid is None else {source: [uid]}
         )

@@ -57,7 +57,8 @@ class LxmertFiles:
         for split, chosen in ((VALID, {*self.valid} - {MINIVAL}), (TEST, {*self.test})):
             for name in sorted(chosen - names):
                 raise DataError(
-                    f"no file of sentences is called {name}, which is to be split {split!r}"
+                    f"no file of sentences is called {name}, which is to be split {split!r}; name "
+                    "one that is given"
                 )
         for name in sorted({*self.valid} & {*self.test}):
             raise DataError(f"{name} is to be both split {VALID!r} and split {TEST!r}; choose one")
@@ -171,8 +172,8 @@ def select(files: LxmertFiles, rows: Mapping[str, At], progress: bool) -> Select
         if not chosen[split]:
             raise DataError(
                 f"none of the {len(named[split])} images of split {split!r} has features that it "
-                f"may use; do {' '.join(str(path) for path in files.tsvs)} belong to "
-                f"{' '.join(str(path) for file in files.of(split) for path in file.paths)}?"
+                f"may use; check that {' '.join(str(path) for path in files.tsvs)} belongs to "
+                f"{' '.join(str(path) for file in files.of(split) for path in file.paths)}"
             )
     return Selection(places, {split: frozenset(chosen[split]) for split in wanted})
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lxmert_dist.errors import DataError
+from lxmert_dist.errors import CORRECT, DataError, holds_no, unreadable
 from lxmert_dist.ingest.image_ids import ImageKey, NumberOf, image_key
 from lxmert_dist.json_list import read_lines, read_members, read_objects
 
@@ -34,7 +34,7 @@ def read_task_images(
     for name, number_of in _names(path, read):
         images.setdefault(image_key(name, coco_ids, number_of), name)
     if not images:
-        raise DataError(f"{path}: names no images")
+        raise DataError(holds_no(path, "names of images"))
     return images
 
 
@@ -61,7 +61,7 @@ def _head(path: Path) -> str:
         with path.open("rb") as file:
             return file.read(_HEAD).decode("utf-8", "replace").lstrip()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DataError(unreadable(path, error)) from error
 
 
 def _is_lines(head: str) -> bool:
@@ -83,11 +83,11 @@ def _names_of_list(path: Path, read: Callable[[int], object]) -> Iterator[tuple[
         text = path.read_text("utf-8")
         names = json.loads(text)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+        raise DataError(f"{path}: cannot be read ({error}); {CORRECT}") from error
     read(len(text.encode()))
     for name in names:
         if isinstance(name, bool) or not isinstance(name, str | int):
-            raise DataError(f"{path}: holds {name!r:.60}, expected names of images")
+            raise DataError(f"{path}: holds {name!r:.60}, expected names of images; {CORRECT}")
         yield str(name), "vg"
 
 
@@ -121,5 +121,5 @@ def _names_of(entry: Mapping[str, Any], where: str) -> Iterator[tuple[str, Numbe
         case _:
             raise DataError(
                 f"{where}: names no image: expected img_id, image_id, imageId, file_name, "
-                f"identifier, or img0 and img1; found {', '.join(sorted(entry))[:80]}"
+                f"identifier, or img0 and img1, found {', '.join(sorted(entry))[:80]}; {CORRECT}"
             )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lxmert_dist.errors import DataError
+from lxmert_dist.errors import CORRECT, DataError, came_before, holds_no
 from lxmert_dist.ingest.lxmert_json import Item, Label, check_label
 from lxmert_dist.ingest.sentence_files import OneFile
 from lxmert_dist.json_list import read_lines, read_objects
@@ -46,11 +46,11 @@ def _once(path: Path, items: Iterator[Item]) -> Iterator[Item]:
     for item in items:
         for uid in next(iter(item.uids.values())):
             if uid in seen:
-                raise DataError(f"{item.where}: question {uid!r} came before in this file")
+                raise DataError(came_before(item.where, f"question {uid!r}"))
             seen.add(uid)
         yield item
     if not seen:
-        raise DataError(f"{path}: holds no questions")
+        raise DataError(holds_no(path, "questions"))
 
 
 def _item(entry: Mapping[str, Any], where: str) -> Item:
@@ -60,7 +60,9 @@ def _item(entry: Mapping[str, Any], where: str) -> Item:
         case {"question_id": int() | str() as number, "img_id": str(image), "sent": str(text)}:
             label = entry.get("label", {})
             if not isinstance(label, dict):
-                raise DataError(f"{where}: label is {label!r:.60}, expected {{answer: score}}")
+                raise DataError(
+                    f"{where}: label is {label!r:.60}, expected {{answer: score}}; {CORRECT}"
+                )
             check_label(label, f"{where}: label of question {number}")
             source = "gqa" if isinstance(number, str) else "vqa"
             labels = {source: [label]} if label else {}
@@ -68,7 +70,7 @@ def _item(entry: Mapping[str, Any], where: str) -> Item:
         case _:
             raise DataError(
                 f"{where}: expected question_id, img_id and sent (VQA, GQA), or identifier, img0, "
-                f"img1 and sent (NLVR2); found {', '.join(sorted(entry))[:80]}"
+                f"img1 and sent (NLVR2), found {', '.join(sorted(entry))[:80]}; {CORRECT}"
             )
 
 
@@ -81,7 +83,7 @@ def _line(entry: Mapping[str, Any], where: str) -> Item:
         case _:
             raise DataError(
                 f'{where}: expected {{"identifier": "dev-850-0-0", "sentence": "…"}}, found '
-                f"{', '.join(sorted(entry))[:80]}"
+                f"{', '.join(sorted(entry))[:80]}; {CORRECT}"
             )
 
 
@@ -98,4 +100,4 @@ def _truth(label: Any, where: str) -> Label:
         return {NLVR2_ANSWERS[label]: 1.0}
     if isinstance(label, str) and label.capitalize() in NLVR2_ANSWERS:
         return {label.capitalize(): 1.0}
-    raise DataError(f"{where}: label is {label!r}, expected 0, 1, True or False")
+    raise DataError(f"{where}: label is {label!r}, expected 0, 1, True or False; {CORRECT}")

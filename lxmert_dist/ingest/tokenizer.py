@@ -84,7 +84,7 @@ def train_wordpiece(corpus: Iterable[str], directory: Path, vocab_size: int) -> 
         for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(sentence)):
             words[word] += copies
     if not words:
-        raise DataError("the corpus to train a tokenizer on has no words")
+        raise DataError("the corpus to train a tokenizer on has no words; give it sentences")
     pieces = [*_SPECIAL_TOKENS.values(), *_learn_pieces(words, vocab_size - len(_SPECIAL_TOKENS))]
     directory.mkdir(parents=True, exist_ok=True)
     _from_pieces(pieces).save_pretrained(str(directory))

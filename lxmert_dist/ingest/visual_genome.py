@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lxmert_dist.errors import DataError
+from lxmert_dist.errors import CORRECT, DataError, came_before, holds_no
 from lxmert_dist.ingest.lxmert_json import Item, Label
 from lxmert_dist.ingest.sentence_files import OneFile
 from lxmert_dist.json_list import read_objects, whole_number
@@ -71,13 +71,13 @@ class VgFile(OneFile):
         for where, entry in read_objects(self.path, read):
             number = whole_number(entry, "id" if "id" in entry else "image_id", where)
             if number in seen:
-                raise DataError(f"{where}: image {number} came before in this file")
+                raise DataError(came_before(where, f"image {number}"))
             seen.add(number)
             sentences, labels = take(entry, f"{where}: image {number}")
             names = self.images.other_names(str(number))
             yield Item(where, str(number), sentences, labels, names)
         if not seen:
-            raise DataError(f"{self.path}: holds no images")
+            raise DataError(holds_no(self.path, "images"))
 
 
 _Said = tuple[dict[str, list[str]], dict[str, list[Label]]]
@@ -92,10 +92,10 @@ def _questions(entry: Mapping[str, Any], where: str) -> _Said:
         if not isinstance(text, str) or not isinstance(answer, str):
             raise DataError(
                 f"{where}: qa_id {number!r} has question {text!r} and answer {answer!r}, "
-                "expected text for both"
+                f"expected text for both; {CORRECT}"
             )
         if number is not None and number in seen:
-            raise DataError(f"{where}: qa_id {number!r} comes twice")
+            raise DataError(f"{where}: qa_id {number!r} comes twice; leave one out")
         seen.add(number)
         texts.append(text)
         labels.append({answer: 1.0} if answer else {})
@@ -109,7 +109,7 @@ def _regions(entry: Mapping[str, Any], where: str) -> _Said:
         if not isinstance(phrase, str):
             raise DataError(
                 f"{where}: phrase of region {region.get('region_id')!r} is {phrase!r}, "
-                "expected text"
+                f"expected text; {CORRECT}"
             )
         phrases.append(phrase)
     return {REGIONS: phrases}, {}
@@ -118,5 +118,7 @@ def _regions(entry: Mapping[str, Any], where: str) -> _Said:
 def _list_of(entry: Mapping[str, Any], name: str, where: str) -> list[dict[str, Any]]:
     values = entry.get(name)
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-        raise DataError(f"{where} has no list of objects under {name!r}; is it the right file?")
+        raise DataError(
+            f"{where} has no list of objects under {name!r}; name a file of Visual Genome's {name}"
+        )
     return values

@@ -13,7 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lxmert_dist.errors import DataError
+from lxmert_dist.errors import CORRECT, TOGETHER, DataError, came_before
 from lxmert_dist.ingest.lxmert_json import Item, Label
 from lxmert_dist.ingest.vqa_answers import VqaScores, soft_scores
 from lxmert_dist.json_list import read_members, whole_number
@@ -84,7 +84,7 @@ class VqaQuestions:
                     if image != same_image:
                         raise DataError(
                             f"{there}: question {number} is about image {same_image}, but "
-                            f"{where} says {image}; do the files belong together?"
+                            f"{where} says {image}; {TOGETHER}"
                         )
                     yield _item(part, number, (where, image, text), label)
         for waiting, lacks, other in (
@@ -94,7 +94,7 @@ class VqaQuestions:
             for number, (where, *_) in waiting.items():
                 raise DataError(
                     f"{where}: question {number} has no {lacks} in {other}, and so have "
-                    f"{len(waiting)} in all; do the files belong together?"
+                    f"{len(waiting)} in all; {TOGETHER}"
                 )
 
 
@@ -109,7 +109,7 @@ def _questions(path: Path, read: Callable[[int], object]) -> Iterator[tuple[int,
     for where, entry in _entries(path, "questions", read):
         text = entry.get("question")
         if not isinstance(text, str):
-            raise DataError(f"{where}: question is {text!r}, expected text")
+            raise DataError(f"{where}: question is {text!r}, expected text; {CORRECT}")
         number, image = (
             whole_number(entry, "question_id", where),
             whole_number(entry, "image_id", where),
@@ -131,7 +131,7 @@ def _annotations(
             case _:
                 raise DataError(
                     f"{where}: answers of question {number} are no "
-                    '[{"answer": "yes"}, …], one a person'
+                    f'[{{"answer": "yes"}}, …], one a person; {CORRECT}'
                 )
         yield number, (where, image, label)
 
@@ -148,17 +148,17 @@ def _entries(
         if name == key:
             found = True
             if not isinstance(value, dict):
-                raise DataError(f"{where}: expected an object in {key!r}")
+                raise DataError(f"{where}: expected an object in {key!r}; {CORRECT}")
             yield where, value
     if not found:
-        raise DataError(f'{path}: holds no {{"{key}": […]}}; is it the right file of VQA v2?')
+        raise DataError(f'{path}: holds no {{"{key}": […]}}; name a file of VQA v2')
 
 
 def _once(entries: Iterator[tuple[int, _Entry]]) -> Iterator[tuple[int, _Entry]]:
     seen: set[int] = set()
     for number, entry in entries:
         if number in seen:
-            raise DataError(f"{entry[0]}: question_id {number} came before in this file")
+            raise DataError(came_before(entry[0], f"question_id {number}"))
         seen.add(number)
         yield number, entry
 
@@ -169,5 +169,10 @@ def _subtype(path: Path) -> str:
         if name == "data_subtype":
             if isinstance(value, str) and value:
                 return value
-            raise DataError(f"{where}: data_subtype is {value!r}, expected e.g. 'train2014'")
-    raise DataError(f'{path}: no data_subtype, such as "train2014", says which images it is about')
+            raise DataError(
+                f"{where}: data_subtype is {value!r}, expected e.g. 'train2014'; {CORRECT}"
+            )
+    raise DataError(
+        f'{path}: no data_subtype, such as "train2014", says which images it is about; '
+        "add it, or fetch the file again"
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lxmert_dist.errors import CheckpointError, DataError
+from lxmert_dist.errors import CORRECT, CheckpointError, DataError
 from lxmert_dist.tasks.transfer import match_answers
 from lxmert_dist.tasks.weights import TaskWeights
 
@@ -40,10 +40,12 @@ def read_answers(path: Path, data_sets: Sequence[str] = ()) -> list[str]:
         found = json.loads(path.read_text("utf-8"))
         answers = [entry["ans"] if isinstance(entry, dict) else entry for entry in found]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"cannot read answers from {path}: {error}") from error
+        raise DataError(
+            f"cannot read answers from {path} ({error}); check the path, or {CORRECT}"
+        ) from error
     if not isinstance(found, list) or not all(isinstance(answer, str) for answer in answers):
         raise DataError(
-            f'{path} is no table of answers: expected ["yes", …] or [{{"ans": "yes"}}, …], '
+            f'{path} is no table of answers, ["yes", …] or [{{"ans": "yes"}}, …]; give one '
             "such as all_ans.json or trainval_label2ans.json"
         )
     if not data_sets:
@@ -53,7 +55,7 @@ def read_answers(path: Path, data_sets: Sequence[str] = ()) -> list[str]:
     for name in sorted(set(data_sets) - known):
         raise DataError(
             f"no answer of {path} is of the data set {name!r}; "
-            f"it knows {', '.join(sorted(known)) or 'none'}"
+            f"it knows {', '.join(sorted(known)) or 'none'}: choose among these"
         )
     chosen = frozenset(data_sets)
     return [answer for answer, sets in zip(answers, given_by, strict=True) if sets & chosen]
@@ -72,7 +74,10 @@ def name_rows(weights: TaskWeights, answers: Sequence[str], origin: str) -> Task
     """
     rows = weights.description.sizes.get("num_answers", 0)
     if len(answers) != rows:
-        raise CheckpointError(f"{origin} has {len(answers)} answers, the answer head {rows} rows")
+        raise CheckpointError(
+            f"{origin} has {len(answers)} answers, the answer head {rows} rows; give the table "
+            "that it was trained with"
+        )
     return replace(
         weights, description=weights.description.model_copy(update={"answers": tuple(answers)})
     )
@@ -86,10 +91,12 @@ def reorder(weights: TaskWeights, target: Sequence[str]) -> Reordered:
     """
     description = weights.description
     if not description.sizes.get("num_answers"):
-        raise CheckpointError("these weights have no answer head to put in another order")
+        raise CheckpointError(
+            "these weights have no answer head to put in another order; leave --target-answers out"
+        )
     if not description.answers:
         raise CheckpointError(
-            "the rows of this answer head have no names; say with --answers which they are"
+            "the rows of this answer head have no names; give the table of answers with --answers"
         )
     rows = match_answers(description.answers, target)
     tensors = dict(weights.tensors)

@@ -14,7 +14,15 @@ from lxmert_dist.errors import CheckpointError, ConfigError
 from lxmert_dist.interop import card, hugging_face, ours, target, tokenizers
 from lxmert_dist.interop.answers import name_rows, read_answers, reorder, take_rows
 from lxmert_dist.interop.card import REPORT, Conversion
-from lxmert_dist.interop.probe import LIMIT, Outputs, Probe, differences, largest, make_probe
+from lxmert_dist.interop.probe import (
+    LIMIT,
+    UNEXPLAINED,
+    Outputs,
+    Probe,
+    differences,
+    largest,
+    make_probe,
+)
 from lxmert_dist.interop.source import Source
 from lxmert_dist.interop.target import Format
 from lxmert_dist.interop.tokenizers import FoundTokenizer
@@ -124,7 +132,7 @@ def _check(conversion: Conversion) -> None:
     if not worst <= LIMIT:  # also where it is not a number
         raise CheckpointError(
             f"the converted weights differ from the source by {worst:.1e} of the largest value "
-            f"({name}), more than {LIMIT:.0e}; nothing was written"
+            f"({name}), more than {LIMIT:.0e}, so nothing was written; {UNEXPLAINED}"
         )
 
 
@@ -160,7 +168,10 @@ def _writing(out: Path) -> Iterator[None]:
         text = str(error)
         full = getattr(error, "errno", None) in _FULL or any(f"os error {n}" in text for n in _FULL)
         why = "no space is left" if full else text.splitlines()[0]
-        raise CheckpointError(f"cannot write {out}: {why}; nothing was left there") from error
+        raise CheckpointError(
+            f"cannot write {out} ({why}), and nothing was left there; choose another place, or "
+            "free some space"
+        ) from error
 
 
 def _check_free(out: Path, overwrite: bool) -> None:

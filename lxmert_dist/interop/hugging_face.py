@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from lxmert_dist.errors import CheckpointError
 from lxmert_dist.interop.names import TIED, WORDS
-from lxmert_dist.interop.probe import Outputs, Probe
+from lxmert_dist.interop.probe import UNEXPLAINED, Outputs, Probe
 from lxmert_dist.tasks.weights import Description, Kind
 
 EPS = 1e-12
@@ -110,7 +110,10 @@ def outputs_of(
     try:
         model.load_state_dict(their_names(tensors, description.kind), assign=True)
     except RuntimeError as error:
-        raise CheckpointError(f"transformers cannot load the weights: {error}") from error
+        raise CheckpointError(
+            f"transformers cannot load the weights ({' '.join(str(error).split()):.200}); "
+            f"{UNEXPLAINED}"
+        ) from error
     eps = description.model.layer_norm_eps if eps is None else eps
     found = _outputs(model, probe, eps)
     if description.kind == "pair":
@@ -133,7 +136,9 @@ def outputs_of_directory(folder: Path, kind: Kind, probe: Probe, eps: float = EP
     )
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[what]:
-            raise CheckpointError(f"transformers reports {what} {sorted(info[what])[:3]}")
+            raise CheckpointError(
+                f"transformers reports {what} {sorted(info[what])[:3]}; {UNEXPLAINED}"
+            )
     return _outputs(model, probe, eps)
 
 
@@ -192,7 +197,7 @@ def _bert_outputs(
     tensors = dict(released) | {c: released[o] for c, o in copies.items() if o in released}
     _, unexpected = bert.load_state_dict(tensors, strict=False)
     if unexpected:
-        raise CheckpointError(f"transformers' BERT has no {unexpected[0]}")
+        raise CheckpointError(f"transformers' BERT has no {unexpected[0]}; {UNEXPLAINED}")
     encoded = bert.bert(input_ids=probe.token_ids, attention_mask=probe.mask.long())
     language, pooled = encoded.last_hidden_state[probe.mask], encoded.pooler_output
     words, match = bert.cls(language, pooled)

@@ -56,17 +56,18 @@ def recognise(found: Mapping[str, Tensor], place: str) -> Released:
     if WORDS not in tensors:
         raise CheckpointError(
             f"{place} is not recognised: neither LXMERT (released code, Hugging Face), nor BERT, "
-            f"nor ours; its first tensor is {next(iter(found))}"
+            f"nor ours: its first tensor is {next(iter(found))}; name a file of one of these"
         )
     tensors, dropped = _without_copies(tensors, place)
     odd = next((name for name, t in tensors.items() if not t.is_floating_point()), None)
     if odd:
         raise CheckpointError(
-            f"{place}: {odd} is {tensors[odd].dtype}; weights that were quantised have no way back"
+            f"{place}: {odd} is {tensors[odd].dtype} and not floating-point; give the weights "
+            "before they were quantised"
         )
     is_bert = not any(name.startswith("bert.encoder.x_layers.") for name in tensors)
     if is_bert and any(".visn_fc." in name or ".r_layers." in name for name in tensors):
-        raise CheckpointError(f"{place} has no cross-modality layers; is the file whole?")
+        raise CheckpointError(f"{place} has no cross-modality layers; give the whole file")
     return Released("BERT" if is_bert else label, tensors, is_bert, dropped)
 
 
@@ -116,12 +117,15 @@ def _fine_tuned(tensors: Mapping[str, Tensor], place: str) -> tuple[str, dict[st
     renamed = {name.removeprefix(_TASK): tensor for name, tensor in tensors.items()}
     first = renamed.get("logit_fc.0.weight")
     if first is None or WORDS not in renamed:
-        raise CheckpointError(f"{place} is a fine-tuned snapshot without its head or embeddings")
+        raise CheckpointError(
+            f"{place} is a fine-tuned snapshot without its head or embeddings; "
+            "give the whole snapshot"
+        )
     images = first.shape[1] / renamed[WORDS].shape[1]
     if images not in (1, 2):
         raise CheckpointError(
             f"{place}: its head reads {first.shape[1]} features; VQA and GQA read "
-            f"{renamed[WORDS].shape[1]}, NLVR2 twice as many"
+            f"{renamed[WORDS].shape[1]}, NLVR2 twice as many: give a snapshot of one of these"
         )
     head = "answer_head." if images == 1 else "pair_head."
     label = "snapshot of VQA or GQA" if images == 1 else "snapshot of NLVR2"
@@ -144,6 +148,9 @@ def _without_copies(
     for name, original in copies.items():
         if name in kept and original in kept:
             if not torch.equal(kept[name], kept[original]):
-                raise CheckpointError(f"{place}: {name} differs from {original}; LXMERT ties them")
+                raise CheckpointError(
+                    f"{place}: {name} differs from {original}, which LXMERT ties; give weights of "
+                    "LXMERT"
+                )
             del kept[name]
     return kept, tuple(name for name in tensors if name not in kept)

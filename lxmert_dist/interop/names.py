@@ -78,7 +78,9 @@ def to_ours(released: Mapping[str, Tensor], model: ModelConfig) -> dict[str, Ten
             continue
         if len(there) < len(parts):
             absent = next(part for part in parts if part not in released)
-            raise CheckpointError(f"the weights lack {absent}, but have {there[0]}")
+            raise CheckpointError(
+                f"the weights lack {absent}, but have {there[0]}; give the whole file"
+            )
         first, *more = (released[part] for part in parts)
         tensors[ours] = torch.cat([first, *more]) if more else first
         used.update(parts)
@@ -86,7 +88,7 @@ def to_ours(released: Mapping[str, Tensor], model: ModelConfig) -> dict[str, Ten
     if strange:
         others = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
         raise CheckpointError(
-            f"{strange[0]}{others} is no parameter of LXMERT; is this another model?"
+            f"{strange[0]}{others} is no parameter of LXMERT; give weights of LXMERT"
         )
     return tensors
 

@@ -57,14 +57,18 @@ def check(weights: TaskWeights) -> None:
         if there is None:
             if weights.description.partial and not _bert_has(name):
                 continue
-            raise CheckpointError(f"{weights.uri} lacks {name}; is the file whole?")
+            raise CheckpointError(f"{weights.uri} lacks {name}; give the whole file")
         if tuple(there.shape) != shape:
             raise CheckpointError(
-                f"{weights.uri}: {name} is {tuple(there.shape)}, where the others ask for {shape}"
+                f"{weights.uri}: {name} is {tuple(there.shape)}, where the others ask for {shape}; "
+                "give the weights as they were written"
             )
     strange = next((name for name in weights.tensors if name not in expected), None)
     if strange:
-        raise CheckpointError(f"{weights.uri}: {strange} is of no model that can be converted")
+        raise CheckpointError(
+            f"{weights.uri}: {strange} is of no model that can be converted; "
+            "give weights of LXMERT or BERT"
+        )
 
 
 def opened(weights: TaskWeights) -> Modules:

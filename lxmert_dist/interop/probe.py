@@ -22,6 +22,9 @@ LIMIT = 1e-4
 Outputs = Mapping[str, Tensor]
 """By what they say; of word pieces (W, …), objects (B * O, …) or pairs (B, …)."""
 
+UNEXPLAINED = "report it, and where the weights are from"
+"""What to do where a conversion cannot be right, whatever the user gave."""
+
 _LENGTHS, _OBJECTS = (8, 3, 5, 8), 6
 _SEED = 9595
 
@@ -67,7 +70,9 @@ def differences(expected: Outputs, found: Outputs) -> dict[str, float]:
     """
     if expected.keys() != found.keys():
         odd = sorted(expected.keys() ^ found.keys())
-        raise CheckpointError(f"only one of the two models has the output {', '.join(odd)}")
+        raise CheckpointError(
+            f"only one of the two models has the output {', '.join(odd)}; {UNEXPLAINED}"
+        )
     return {
         name: float((found[name] - value).abs().max() / value.abs().max().clamp_min(1e-12))
         for name, value in expected.items()

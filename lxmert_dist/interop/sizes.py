@@ -61,7 +61,10 @@ def infer_model(
     """
     for name, value in _FIXED.items():
         if settings.get(name, value) != value:
-            raise CheckpointError(f"config.json: {name}={settings[name]}; ours is always {value}")
+            raise CheckpointError(
+                f"config.json: {name}={settings[name]}; ours is always {value}; give weights of "
+                "such a model"
+            )
     hidden = _size(tensors, WORDS, 1)
     depths = {name: depth(tensors, stack) for name, (stack, _) in _DEPTHS.items()}
     if is_bert:  # no cross layers to count, but a model has some
@@ -70,7 +73,8 @@ def infer_model(
         claimed = settings.get(_DEPTHS[name][1], there)
         if claimed != there and not is_bert:
             raise CheckpointError(
-                f"config.json says {_DEPTHS[name][1]}={claimed}, but there are {there} layers"
+                f"config.json says {_DEPTHS[name][1]}={claimed}, but there are {there} layers; "
+                "correct it, or give the whole file"
             )
     heads = num_heads or settings.get("num_attention_heads") or hidden // HEAD_SIZE
     if not isinstance(heads, int) or heads < 1 or hidden % heads:
@@ -94,7 +98,7 @@ def infer_model(
     except ValidationError as error:
         first = error.errors()[0]
         raise CheckpointError(
-            f"no LXMERT has these sizes: {first['loc'][0]}: {first['msg']}"
+            f"no LXMERT has these sizes: {first['loc'][0]}: {first['msg']}; give weights of LXMERT"
         ) from error
 
 
@@ -107,5 +111,5 @@ def _first(tensors: Mapping[str, Tensor], ending: str) -> str:
 def _size(tensors: Mapping[str, Tensor], name: str, axis: int) -> int:
     tensor = tensors.get(name)
     if tensor is None or tensor.ndim <= axis:
-        raise CheckpointError(f"the weights lack {name}; is the file whole?")
+        raise CheckpointError(f"the weights lack {name}; give the whole file")
     return int(tensor.shape[axis])

@@ -73,7 +73,7 @@ def of_path(path: Path, guess: Guess) -> Source:
         CheckpointError: nothing is there, it is damaged, unsafe, incomplete or of another model.
     """
     if not path.exists():
-        raise CheckpointError(f"nothing at {path}; --from takes a file, a directory or a run")
+        raise CheckpointError(f"nothing at {path}; name a file, a directory or a run")
     file = _weights_file(path) if path.is_dir() else path
     settings = _settings(file.parent if path.is_dir() else None)
     found = read_shards(file) if file.name in _SHARDS else read_file(file)
@@ -82,12 +82,15 @@ def of_path(path: Path, guess: Guess) -> Source:
             f"{file} has our names, but nothing says what they belong to; give the run's directory"
         )
     released = recognise(found, str(file))
-    if released.is_bert:
-        released = take_bert_layers(released, guess.language_layers, guess.bert_layers)
-    model = infer_model(
-        released.tensors, settings, is_bert=released.is_bert, num_heads=guess.num_heads
-    )
-    tensors = to_ours(released.tensors, model)
+    try:
+        if released.is_bert:
+            released = take_bert_layers(released, guess.language_layers, guess.bert_layers)
+        model = infer_model(
+            released.tensors, settings, is_bert=released.is_bert, num_heads=guess.num_heads
+        )
+        tensors = to_ours(released.tensors, model)
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}: {error}") from error
     description = Description(
         kind=kind_of(tensors), model=model, sizes=infer_sizes(released.tensors), source=path.name
     )
@@ -143,9 +146,9 @@ def _settings(directory: Path | None) -> Mapping[str, Any]:
         settings = json.loads(path.read_text("utf-8"))
         kind = settings.get("model_type")
     except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged; get it again") from error
+        raise CheckpointError(f"{path} is damaged; fetch it again") from error
     if kind not in ("lxmert", "bert", None):
-        raise CheckpointError(f"{path} is of a {kind}; only LXMERT and BERT can be converted")
+        raise CheckpointError(f"{path} is of a {kind}; give weights of LXMERT or BERT")
     assert isinstance(settings, dict)
     return settings
 

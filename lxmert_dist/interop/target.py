@@ -22,7 +22,7 @@ from lxmert_dist.errors import CheckpointError, ConfigError
 from lxmert_dist.interop import hugging_face, ours, tokenizers
 from lxmert_dist.interop.layouts import recognise
 from lxmert_dist.interop.names import TIED, to_released
-from lxmert_dist.interop.probe import Outputs, Probe
+from lxmert_dist.interop.probe import UNEXPLAINED, Outputs, Probe
 from lxmert_dist.interop.source import ANSWERS
 from lxmert_dist.interop.tokenizers import FoundTokenizer
 from lxmert_dist.store.sealed import digest, seal
@@ -89,7 +89,7 @@ def outputs(weights: TaskWeights, to: Format, folder: Path, probe: Probe, eps: f
         case "lxmert_dist":
             export = open_export(str(folder))
             if export is None:
-                raise CheckpointError(f"the export in {folder} is not complete")
+                raise CheckpointError(f"the export in {folder} is not complete; {UNEXPLAINED}")
             return ours.outputs(export, probe)
 
 

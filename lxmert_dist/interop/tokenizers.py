@@ -44,7 +44,9 @@ def named(directory: Path) -> FoundTokenizer:
     """
     found = in_directory(directory)
     if found is None:
-        raise DataError(f"no tokenizer in {directory}: expected {' or '.join(_ONE_OF)}")
+        raise DataError(
+            f"no tokenizer in {directory}; give a directory with {' or '.join(_ONE_OF)}"
+        )
     return found
 
 
@@ -69,11 +71,14 @@ def check_fits(tokenizer: FoundTokenizer, description: Description) -> None:
     try:
         count = len(word_pieces(tokenizer.files))
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"the tokenizer in {tokenizer.origin} is damaged: {error}") from error
+        raise DataError(
+            f"the tokenizer in {tokenizer.origin} is damaged ({error}); fetch it again"
+        ) from error
     rows = description.sizes["vocab_size"]
     if count > rows:
         raise DataError(
-            f"the tokenizer in {tokenizer.origin} has {count} word pieces, the weights have {rows}"
+            f"the tokenizer in {tokenizer.origin} has {count} word pieces, the weights have "
+            f"{rows}; give the one that they were trained with"
         )
     if description.vocabulary_digest not in ("", tokenizer.digest):
         raise DataError(

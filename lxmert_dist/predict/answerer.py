@@ -220,7 +220,10 @@ def _check_names(place: str, description: Description) -> None:
         )
     if len(set(names)) < len(names):
         double = next(name for name in names if names.count(name) > 1)
-        raise CheckpointError(f"{place}: two rows of the answer head are {double!r}")
+        raise CheckpointError(
+            f"{place}: two rows of the answer head are {double!r}; "
+            "give a table without that (answers=FILE, --answers FILE)"
+        )
 
 
 def _device(name: str) -> torch.device:

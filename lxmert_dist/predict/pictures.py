@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from tqdm.auto import tqdm
 
-from lxmert_dist.errors import DataError
+from lxmert_dist.errors import DataError, unwritable
 from lxmert_dist.predict.predictor import PairAttention
 
 Direction = Literal["word_to_region", "region_to_word"]
@@ -76,7 +76,7 @@ def save_attention(
             file.parent.mkdir(parents=True, exist_ok=True)
             draw().savefig(file, dpi=_DPI)
         except OSError as error:
-            raise DataError(f"{file}: cannot be written ({error.strerror})") from error
+            raise DataError(unwritable(file, error)) from error
         files.append(file)
     return files
 

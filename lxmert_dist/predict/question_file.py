@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lxmert_dist.errors import DataError
+from lxmert_dist.errors import DataError, came_before, holds_no
 from lxmert_dist.json_list import read_lines
 from lxmert_dist.predict.predictor import Question
 
@@ -25,18 +25,22 @@ def read_questions(path: Path, images: Path | None = None) -> list[Question]:
     for where, entry in read_lines(path):
         if strange := entry.keys() - set(_KEYS):
             raise DataError(
-                f"{where}: unknown key {min(strange)!r}; a question has {', '.join(_KEYS)}"
+                f"{where}: unknown key {min(strange)!r}, a question has {', '.join(_KEYS)}; "
+                "correct the line"
             )
         for key in _KEYS:
             value = entry.get(key)
             if not isinstance(value, str) or not value.strip():
-                raise DataError(f"{where}: {key} is {value!r}, expected text that is not empty")
+                raise DataError(
+                    f"{where}: {key} is {value!r}, expected text that is not empty; "
+                    "correct the line"
+                )
         uid, image = entry["uid"], folder / entry["image"]
         if uid in found:
-            raise DataError(f"{where}: uid {uid!r} came before in this file")
+            raise DataError(came_before(where, f"uid {uid!r}"))
         if not image.is_file():
             raise DataError(f"{where}: there is no image {image}; check the name, or --images DIR")
         found[uid] = Question(image, entry["question"], uid)
     if not found:
-        raise DataError(f"{path}: holds no questions")
+        raise DataError(holds_no(path, "questions"))
     return list(found.values())

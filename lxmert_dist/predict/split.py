@@ -49,7 +49,7 @@ def predict_split(
     if here != answerer.images_per_pair:
         raise CheckpointError(
             f"{answerer.uri} reads {answerer.images_per_pair} images a sentence, the store at "
-            f"{store.uri} has {here}; they do not belong together"
+            f"{store.uri} has {here}; name two that belong together"
         )
     split = store.split(name)
     pair_ids = index_pairs(split, sources).pair_ids.astype(np.int64)

@@ -81,7 +81,10 @@ def read_run(
     config = _config(directory, store)
     log = read_metrics(directory / METRICS)
     if not log:
-        raise ConfigError(f"{directory / METRICS} is empty or missing: the run logged nothing yet")
+        raise ConfigError(
+            f"{directory / METRICS} is empty or missing: the run logged nothing yet; wait until it "
+            "does"
+        )
     file = directory / ENVIRONMENT
     names: Sequence[str] = PretrainingTask.loss_names
     if isinstance(config, FinetuneConfig):
@@ -106,7 +109,10 @@ def _config(directory: Path, store: str) -> RunConfig:
     try:
         tree = tomllib.loads(file.read_text("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{file} is not TOML: {error}") from None
+        raise ConfigError(
+            f"{file} is not TOML ({error}); correct it, or remove it and start the run's command "
+            "again"
+        ) from None
     kind: type[RunConfig] = PretrainConfig if "objectives" in tree else FinetuneConfig
     moved = [f"directory={json.dumps(str(directory))}"]
     moved += [f"data.store={json.dumps(store)}"] if store else []

@@ -38,7 +38,10 @@ def intervals(
     met = dict.fromkeys(cluster for figure in named.values() for cluster in figure.clusters)
     clusters = {cluster: number for number, cluster in enumerate(met)}
     if len(clusters) < 2:
-        raise DataError("all questions are about one image: that tells no interval")
+        raise DataError(
+            "all questions are about one image: that tells no interval; leave bootstrap "
+            "(--bootstrap) out"
+        )
     sums, sizes = _by_cluster(list(named.values()), clusters)
     shares = np.concatenate(
         [_shares(drawn, sums, sizes) for drawn in _draws(len(clusters), resamples, seed)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lxmert_dist.errors import DataError
+from lxmert_dist.errors import TOGETHER, DataError, came_before
 from lxmert_dist.json_list import read_members
 from lxmert_dist.scoring.predictions import Answers, check_complete
 from lxmert_dist.scoring.result import ALL, Result, Samples, left_to_right
@@ -73,7 +73,7 @@ def score_gqa(
     right: dict[str, bool] = {}
     for uid, where, entry in read_members(questions):
         if uid in asked:
-            raise DataError(f"{where}: question {uid!r} came before in this file")
+            raise DataError(came_before(where, f"question {uid!r}"))
         question = _Question(uid, where, entry)
         asked[uid] = question.is_balanced
         if uid in answers.by_uid:
@@ -123,8 +123,8 @@ class _Question:
             case _:
                 raise DataError(
                     f"{where}: question {uid!r} lacks what it is scored by, or has it otherwise: "
-                    "imageId, question, answer, isBalanced, types, semantic, entailed, groups as "
-                    "in GQA's files with answers"
+                    "imageId, question, answer, isBalanced, types, semantic, entailed, groups; "
+                    "name one of GQA's files with answers"
                 )
         self.image, self.answer, self.group = image, answer, group
         self.is_balanced, self.is_open = is_balanced, structural == "query"
@@ -164,14 +164,17 @@ def _add_choices(balanced: _Balanced, answers: Answers, choices: Path) -> None:
             case {"valid": [*valid], "plausible": [*plausible]}:
                 image, asks_common = waiting.pop(uid)
             case _:
-                raise DataError(f"{where}: choices of question {uid!r} lack valid or plausible")
+                raise DataError(
+                    f"{where}: choices of question {uid!r} lack valid or plausible; "
+                    "name GQA's file of choices"
+                )
         for name, allowed in (("validity", valid), ("plausibility", plausible)):
             belongs = answers.by_uid[uid] in (_COMMON if asks_common else allowed)
             balanced.overall.add(name, float(belongs), image)
     if waiting:
         raise DataError(
             f"{choices}: has no choices for question {next(iter(waiting))}, and for "
-            f"{len(waiting):,} in all; do the files belong together?"
+            f"{len(waiting):,} in all; {TOGETHER}"
         )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lxmert_dist.errors import DataError
+from lxmert_dist.errors import DataError, came_before
 from lxmert_dist.json_list import read_lines
 from lxmert_dist.scoring.predictions import Answers, check_complete
 from lxmert_dist.scoring.result import ALL, Result, Samples
@@ -31,11 +31,11 @@ def score_nlvr2(answers: Answers, labels: Path, *, partial: bool = False) -> Res
     for where, entry in read_lines(labels):
         uid = identifier(entry, where)
         if uid in asked:
-            raise DataError(f"{where}: identifier {uid} came before in this file")
+            raise DataError(came_before(where, f"identifier {uid}"))
         asked[uid] = True
         label = entry.get("label")
         if not isinstance(label, str):
-            raise DataError(f"{where}: label of {uid} is {label!r}; is it a file with labels?")
+            raise DataError(f"{where}: label of {uid} is {label!r}; name a file with labels")
         if uid not in answers.by_uid:
             continue
         right = truth(label, f"{where}: label of {uid}") == truth(

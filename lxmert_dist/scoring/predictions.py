@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lxmert_dist.errors import DataError
+from lxmert_dist.errors import TOGETHER, DataError, came_before, holds_no
 from lxmert_dist.json_list import read_lines
 from lxmert_dist.scoring.replacing import replacing
 
@@ -56,7 +56,9 @@ def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
         found = read_predictions(temporary)
         for number, (given, read) in enumerate(zip(predictions, found, strict=True), 1):
             if given != read:
-                raise DataError(f"{path}: line {number} does not read as {given} but as {read}")
+                raise DataError(
+                    f"{path}: line {number} does not read as {given} but as {read}; check the disk"
+                )
 
 
 def read_predictions(path: Path) -> Iterator[Prediction]:
@@ -70,7 +72,7 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
     for where, entry in read_lines(path):
         prediction = _prediction(entry, where)
         if prediction.uid in seen:
-            raise DataError(f"{where}: uid {prediction.uid!r} came before in this file")
+            raise DataError(came_before(where, f"uid {prediction.uid!r}"))
         seen.add(prediction.uid)
         yield prediction
 
@@ -88,10 +90,10 @@ def collect(path: Path, answers: Iterable[tuple[str, str, str]]) -> Answers:
     by_uid: dict[str, str] = {}
     for where, uid, answer in answers:
         if uid in by_uid:
-            raise DataError(f"{where}: question {uid} was answered before in this file")
+            raise DataError(came_before(where, f"question {uid}"))
         by_uid[uid] = answer
     if not by_uid:
-        raise DataError(f"{path}: holds no predictions")
+        raise DataError(holds_no(path, "predictions"))
     return Answers(path, by_uid)
 
 
@@ -113,12 +115,14 @@ def check_complete(answers: Answers, asked: Mapping[str, bool], truth: Path, par
     if unknown:
         raise DataError(
             f"{path}: question {unknown[0]} is not in {truth}, and so are {len(unknown):,} in all; "
-            "do the files belong together?"
+            f"{TOGETHER}"
         )
     needed = [uid for uid, must in asked.items() if must]
     missing = [uid for uid in needed if uid not in answers.by_uid]
     if len(missing) == len(needed):
-        raise DataError(f"{path}: answers none of the {len(needed):,} questions in {truth}")
+        raise DataError(
+            f"{path}: answers none of the {len(needed):,} questions in {truth}; {TOGETHER}"
+        )
     if missing and not partial:
         raise DataError(
             f"{path}: {len(missing):,} of {len(needed):,} questions in {truth} have no answer, the "
@@ -129,24 +133,32 @@ def check_complete(answers: Answers, asked: Mapping[str, bool], truth: Path, par
 def _prediction(entry: Mapping[str, Any], where: str) -> Prediction:
     if unknown := entry.keys() - _KEYS:
         raise DataError(
-            f"{where}: unknown key {min(unknown)!r}; a prediction has uid, answer, score, top"
+            f"{where}: unknown key {min(unknown)!r}, a prediction has uid, answer, score, top; "
+            "correct the line"
         )
     uid, answer = entry.get("uid"), entry.get("answer")
     if not isinstance(uid, str) or not uid:
-        raise DataError(f"{where}: uid is {uid!r}, expected a question's id in quotes")
+        raise DataError(
+            f"{where}: uid is {uid!r}, expected a question's id in quotes; correct the line"
+        )
     if not isinstance(answer, str):
-        raise DataError(f"{where}: answer of {uid} is {answer!r}, expected text")
+        raise DataError(f"{where}: answer of {uid} is {answer!r}, expected text; correct the line")
     score = _score(entry.get("score"), uid, where)
     top = entry.get("top", [])
     if not isinstance(top, list) or not all(map(_is_pair, top)):
-        raise DataError(f'{where}: top of {uid} is no list such as [["net", 0.91], …]')
+        raise DataError(
+            f'{where}: top of {uid} is no list such as [["net", 0.91], …]; correct the line'
+        )
     pairs = tuple((text, _score(value, uid, where)) for text, value in top)
     texts, scores = [text for text, _ in pairs], [value for _, value in pairs]
     if len(set(texts)) < len(texts) or scores != sorted(scores, reverse=True):
-        raise DataError(f"{where}: top of {uid} has an answer twice, or rising scores")
+        raise DataError(
+            f"{where}: top of {uid} has an answer twice, or rising scores; correct the line"
+        )
     if pairs and pairs[0] != (answer, score):
         raise DataError(
-            f"{where}: top of {uid} begins with {pairs[0]}, the answer is {answer!r} with {score}"
+            f"{where}: top of {uid} begins with {pairs[0]}, the answer is {answer!r} with {score}; "
+            "correct the line"
         )
     return Prediction(uid, answer, score, pairs)
 
@@ -157,5 +169,8 @@ def _is_pair(value: Any) -> bool:
 
 def _score(value: Any, uid: str, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise DataError(f"{where}: a score of {uid} is {value!r}, expected a number from 0 to 1")
+        raise DataError(
+            f"{where}: a score of {uid} is {value!r}, expected a number from 0 to 1; "
+            "correct the line"
+        )
     return float(value)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lxmert_dist.errors import DataError
+from lxmert_dist.errors import DataError, unwritable
 
 
 @contextmanager
@@ -27,4 +27,4 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+        raise DataError(unwritable(path, error)) from error

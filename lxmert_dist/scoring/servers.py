@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from lxmert_dist.errors import DataError
+from lxmert_dist.errors import CORRECT, DataError, came_before, holds_no, unreadable
 from lxmert_dist.json_list import read_lines, read_members, read_objects, whole_number
 from lxmert_dist.scoring.predictions import Answers, collect, read_predictions
 from lxmert_dist.scoring.replacing import replacing
@@ -39,7 +39,7 @@ def read_answers(task: Task, path: Path) -> Answers:
     else:
         raise DataError(
             f"{path}: neither our predictions, a JSON object a line, nor the JSON list that "
-            f"{task}'s server takes"
+            f"{task}'s server takes; name one of these"
         )
     return collect(path, found)
 
@@ -67,7 +67,7 @@ def write_submission(task: Task, path: Path, answers: Answers) -> None:
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(content)
         if dict(read_answers(task, temporary).by_uid) != given:
-            raise DataError(f"{path}: does not read as what was to be written; is the disk sound?")
+            raise DataError(f"{path}: does not read as what was to be written; check the disk")
 
 
 def read_question_ids(task: Task, path: Path) -> Iterator[str]:
@@ -81,11 +81,11 @@ def read_question_ids(task: Task, path: Path) -> Iterator[str]:
     seen: set[str] = set()
     for where, uid in _question_ids(task, path):
         if uid in seen:
-            raise DataError(f"{where}: question {uid} came before in this file")
+            raise DataError(came_before(where, f"question {uid}"))
         seen.add(uid)
         yield uid
     if not seen:
-        raise DataError(f"{path}: holds no questions of {task}")
+        raise DataError(holds_no(path, f"questions of {task}"))
 
 
 def truth(answer: str, where: str) -> str:
@@ -97,7 +97,7 @@ def truth(answer: str, where: str) -> str:
     try:
         return _TRUTHS[answer.lower()]
     except KeyError:
-        raise DataError(f"{where}: {answer!r} is neither True nor False") from None
+        raise DataError(f"{where}: {answer!r} is neither True nor False; {CORRECT}") from None
 
 
 def _question_ids(task: Task, path: Path) -> Iterator[tuple[str, str]]:
@@ -106,12 +106,14 @@ def _question_ids(task: Task, path: Path) -> Iterator[tuple[str, str]]:
             for key, where, entry in read_members(path):
                 if key == "questions":
                     if not isinstance(entry, dict):
-                        raise DataError(f"{where}: expected an object in 'questions'")
+                        raise DataError(f"{where}: expected an object in 'questions'; {CORRECT}")
                     yield where, str(whole_number(entry, "question_id", where))
         case "gqa":
             for key, where, entry in read_members(path):
                 if not isinstance(entry, dict):
-                    raise DataError(f"{where}: {key!r} is no question; is it a file of GQA?")
+                    raise DataError(
+                        f"{where}: {key!r} is no question; name a file of GQA's questions"
+                    )
                 yield where, key
         case "nlvr2":
             for where, entry in read_lines(path):
@@ -126,7 +128,9 @@ def identifier(entry: Mapping[str, object], where: str) -> str:
     """
     found = entry.get("identifier")
     if not isinstance(found, str) or found.count("-") != 3 or "," in found:
-        raise DataError(f"{where}: identifier is {found!r}, expected one such as 'dev-850-2-0'")
+        raise DataError(
+            f"{where}: identifier is {found!r}, expected one such as 'dev-850-2-0'; {CORRECT}"
+        )
     return found
 
 
@@ -135,9 +139,9 @@ def _first_letter(path: Path) -> str:
         with path.open("rb") as file:
             start = file.read(_HEAD).decode("utf-8", "replace").lstrip()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DataError(unreadable(path, error)) from error
     if not start:
-        raise DataError(f"{path}: is empty, expected predictions")
+        raise DataError(holds_no(path, "predictions"))
     return start[0]
 
 
@@ -164,14 +168,15 @@ def _read_nlvr2(path: Path) -> _Found:
 def _text(entry: Mapping[str, object], key: str, where: str) -> str:
     value = entry.get(key)
     if not isinstance(value, str):
-        raise DataError(f"{where}: {key} is {value!r}, expected text")
+        raise DataError(f"{where}: {key} is {value!r}, expected text; {CORRECT}")
     return value
 
 
 def _number(uid: str, answers: Answers) -> int:
     if not (uid.isascii() and uid.isdecimal() and str(int(uid)) == uid):
         raise DataError(
-            f"{answers.path}: {uid!r} is no question_id of VQA, which is a whole number"
+            f"{answers.path}: {uid!r} is no question_id of VQA, which is a whole number; "
+            "give predictions of its questions"
         )
     return int(uid)
 

@@ -5,7 +5,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
-from lxmert_dist.errors import DataError
+from lxmert_dist.errors import CORRECT, DataError, came_before
 from lxmert_dist.json_list import read_members, whole_number
 from lxmert_dist.scoring.predictions import Answers, check_complete
 from lxmert_dist.scoring.result import ALL, Result, Samples, left_to_right
@@ -41,7 +41,7 @@ def score_vqa(answers: Answers, annotations: Path, *, partial: bool = False) -> 
     for where, entry in read_annotations(annotations):
         uid = str(entry["question_id"])
         if uid in asked:
-            raise DataError(f"{where}: question_id {uid} came before in this file")
+            raise DataError(came_before(where, f"question_id {uid}"))
         asked[uid] = True
         if uid in answers.by_uid:
             accuracy = vqa_accuracy(entry["answers"], answers.by_uid[uid])
@@ -92,22 +92,26 @@ def read_annotations(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             continue
         found = True
         if not isinstance(entry, dict):
-            raise DataError(f"{where}: expected an object in 'annotations'")
+            raise DataError(f"{where}: expected an object in 'annotations'; {CORRECT}")
         number = whole_number(entry, "question_id", where)
         for key in map(_key, _TYPES):
             if not isinstance(entry.get(key, ""), str):
                 raise DataError(
-                    f"{where}: {key} of question {number} is {entry[key]!r}, expected text"
+                    f"{where}: {key} of question {number} is {entry[key]!r}, expected text; "
+                    f"{CORRECT}"
                 )
         image = entry.get("image_id", "")
         if isinstance(image, bool) or not isinstance(image, int | str):
             raise DataError(
-                f"{where}: image_id of question {number} is {image!r}, expected a number or a name"
+                f"{where}: image_id of question {number} is {image!r}, expected a number or a "
+                f"name; {CORRECT}"
             )
         _check_people(entry.get("answers"), number, where)
         yield where, entry
     if not found:
-        raise DataError(f'{path}: holds no {{"annotations": […]}}; is it the right file of VQA?')
+        raise DataError(
+            f'{path}: holds no {{"annotations": […]}}; name a file of annotations of VQA'
+        )
 
 
 def _key(name: str) -> str:
@@ -117,11 +121,13 @@ def _key(name: str) -> str:
 def _check_people(people: Any, number: int, where: str) -> None:
     if not isinstance(people, list) or not all(map(_is_answer, people)):
         raise DataError(
-            f'{where}: answers of question {number} are no [{{"answer": "yes"}}, …], one a person'
+            f'{where}: answers of question {number} are no [{{"answer": "yes"}}, …], one a person; '
+            f"{CORRECT}"
         )
     if len(people) != PEOPLE:
         raise DataError(
-            f"{where}: question {number} has {len(people)} answers; VQA counts those of {PEOPLE}"
+            f"{where}: question {number} has {len(people)} answers, VQA counts those of {PEOPLE}; "
+            f"{CORRECT}"
         )
 
 

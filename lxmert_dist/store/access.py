@@ -73,7 +73,7 @@ def local_copy(uri: str, entry: ObjectEntry, scratch: Path) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             uris.download(source, path)
         elif not path.is_file():
-            raise uris.MissingError(f"nothing at {source}")
+            raise uris.missing(source)
         _require(type(entry).of_file(entry.key, path), entry)
         return path
 
@@ -145,6 +145,6 @@ def repeated(
 
 def _advice(problem: CorruptObjectError, uri: str) -> str:
     return (
-        f"{problem} (store {uris.shown(uri)}); restore it from a copy "
+        f"{str(problem).partition(';')[0]} (store {uris.shown(uri)}); restore it from a copy "
         "(launch/verify.py --repair-from) or prepare the store again"
     )

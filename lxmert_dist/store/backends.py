@@ -16,7 +16,7 @@ from s3fs import S3FileSystem
 from lxmert_dist.errors import ConfigError, StoreError
 from lxmert_dist.redact import redact as shown
 from lxmert_dist.store import uri as uris
-from lxmert_dist.store.transit import Kind, MissingError, explain_status, unreachable
+from lxmert_dist.store.transit import Kind, explain_status, missing, unreachable
 
 Get = Callable[[str], Awaitable[bytes | memoryview]]
 """From an object's URI to its bytes, in memory of their own; raises as ``uri.read_once``."""
@@ -95,7 +95,9 @@ def _by_obstore(uri: str) -> Get:
             credential_provider=lambda: _frozen(credentials),
         )
     except (BaseError, ValueError) as error:
-        raise StoreError(f"cannot open {shown(uri)}: {_first_line(error)}") from error
+        raise StoreError(
+            f"cannot open {shown(uri)}: {_first_line(error)}; check its bucket and AWS_ENDPOINT_URL"
+        ) from error
 
     async def get(uri: str) -> memoryview:
         key = uri.partition("://")[2].partition("/")[2]
@@ -125,9 +127,9 @@ def _explain(error: Exception, uri: str) -> StoreError:
     if status:
         return explain_status(uri, int(status[1]), code[1] if code else "unknown")
     if isinstance(error, FileNotFoundError):
-        return MissingError(f"nothing at {shown(uri)}")
+        return missing(uri)
     if isinstance(error, ValueError):
-        return StoreError(f"cannot use {shown(uri)}: {shown(_first_line(error))}")
+        return StoreError(f"cannot use {shown(uri)}: {shown(_first_line(error))}; check its name")
     kind: Kind = "reset"
     if "TimedOut" in text or "kind: Timeout" in text:
         kind = "timeout"

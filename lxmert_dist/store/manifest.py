@@ -199,7 +199,9 @@ def parse_pointer(data: bytes, uri: str) -> str:
         pointer = json.loads(data)
         version, digest = pointer["schema_version"], str(pointer["digest"])
     except (ValueError, TypeError, KeyError) as error:
-        raise StoreError(f"{uris.shown(uri)} is not the pointer of a feature store") from error
+        raise StoreError(
+            f"{uris.shown(uri)} is not the pointer of a feature store; prepare the store again"
+        ) from error
     if version != SCHEMA_VERSION:
         raise StoreError(
             f"{uris.shown(uri)}: schema version {version}, but this program reads version "
@@ -226,7 +228,10 @@ def parse_manifest(data: bytes, digest: str, uri: str) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise StoreError(f"{uris.shown(uri)} is not a manifest: {where}: {first['msg']}") from error
+        raise StoreError(
+            f"{uris.shown(uri)} is not a manifest ({where}: {first['msg']}); prepare the store "
+            "again"
+        ) from error
 
 
 def is_store_root(uri: str) -> bool:

@@ -105,7 +105,7 @@ class Store:
         if name not in self.manifest.splits:
             raise StoreError(
                 f"{uris.shown(self.uri)} has no split {name!r}; "
-                f"there is {', '.join(self.manifest.splits)}"
+                f"choose among {', '.join(self.manifest.splits)}"
             )
         with self._lock:
             if name not in self._splits:

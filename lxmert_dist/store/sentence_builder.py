@@ -155,22 +155,27 @@ class SentenceBuilder:
         """Say what is wrong with a sentence, if anything is."""
         where = f"sentence {sentence.uid!r}"
         if sentence.image_id not in self._image_rows:
-            raise DataError(f"{where}: image {sentence.image_id!r} is not in this split")
+            raise DataError(
+                f"{where}: image {sentence.image_id!r} is not in this split; "
+                "add it, or leave the sentence out"
+            )
         try:
             token_ids = np.asarray(sentence.token_ids)
         except ValueError as error:
-            raise DataError(f"{where}: token_ids are no list of integers ({error})") from error
+            raise DataError(
+                f"{where}: token_ids are no list of integers ({error}); correct the sentence"
+            ) from error
         if token_ids.size == 0:
             raise DataError(f"{where} has no tokens; leave it out")
         if not _are_ids(token_ids):
             raise DataError(
-                f"{where}: token_ids are {token_ids.dtype} of shape {token_ids.shape}; expected a "
-                "list of integers"
+                f"{where}: token_ids are {token_ids.dtype} of shape {token_ids.shape}, expected a "
+                "list of integers; correct the sentence"
             )
         if token_ids.min() < 0 or token_ids.max() >= self._vocab_size:
             raise DataError(
                 f"{where}: token ids in [{token_ids.min()}, {token_ids.max()}], but the tokenizer "
-                f"has {self._vocab_size} tokens; is it the right tokenizer?"
+                f"has {self._vocab_size} tokens; use the tokenizer that made them"
             )
         for answer, score in sentence.answers.items():
             if answer not in self._answer_ids:
@@ -179,11 +184,13 @@ class SentenceBuilder:
                     "it from the sentence"
                 )
             if not 0 < score <= 1:
-                raise DataError(f"{where}: score {score} of answer {answer!r} is outside (0, 1]")
+                raise DataError(
+                    f"{where}: score {score} of answer {answer!r} is outside (0, 1]; correct it"
+                )
         if self._sources[sentence.source] >= MAX_SOURCES:
             raise DataError(
-                f"{where}: source {sentence.source!r} is one too many; a split has at most "
-                f"{MAX_SOURCES}"
+                f"{where}: source {sentence.source!r} is one too many: a split has at most "
+                f"{MAX_SOURCES}; give some one name"
             )
 
 
@@ -205,7 +212,9 @@ class _Ragged:
         """Add some entries, their values one after the other."""
         self._count += len(values)
         if self._count > MAX_VALUES:
-            raise DataError(f"a split holds at most {MAX_VALUES:,} {self._what}")
+            raise DataError(
+                f"a split holds at most {MAX_VALUES:,} {self._what}; make several splits of it"
+            )
         self._file.write(values.astype(self._dtype).view(np.uint8).data)
         self._lengths.append(lengths.astype(np.uint32))
 

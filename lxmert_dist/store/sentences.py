@@ -52,7 +52,9 @@ class SentenceTable:
                 raise StoreError(f"{path} is not a sentence table; prepare the store again")
             columns = reader.get_batch(0)
         except (pa.ArrowInvalid, OSError) as error:
-            raise StoreError(f"cannot read the sentence table {path}: {error}") from error
+            raise StoreError(
+                f"cannot read the sentence table {path} ({error}); prepare the store again"
+            ) from error
         self.image_rows = columns["image_row"].to_numpy()
         self.source_ids = columns["source"].indices.to_numpy()
         self.sources = columns["source"].dictionary.to_pylist()

@@ -28,6 +28,7 @@ SLACK = 1e-5
 """How far a box or a score may stand out of [0, 1]: rounding in a detector."""
 
 _KINDS = {"f": "floating point", "i": "signed integers"}
+_ADVICE = "correct its features, or leave the image out"
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ def check_record(record: RoiRecord, sizes: ImageSizes) -> None:
         if not sizes.min_objects <= objects <= sizes.num_objects:
             raise DataError(
                 f"{where}: {objects} boxes, the store takes {sizes.min_objects} to "
-                f"{sizes.num_objects}"
+                f"{sizes.num_objects}; {_ADVICE}"
             )
     ranges: dict[str, tuple[tuple[int, ...], str, float, float]] = {
         "boxes": ((objects, 4), "f", -SLACK, 1 + SLACK),
@@ -240,21 +241,25 @@ def check_record(record: RoiRecord, sizes: ImageSizes) -> None:
     for name, (shape, kind, least, most) in ranges.items():
         value = getattr(record, name)
         if value.shape != shape:
-            raise DataError(f"{where}: {name} has shape {value.shape}, the store has {shape}")
+            raise DataError(
+                f"{where}: {name} has shape {value.shape}, the store has {shape}; {_ADVICE}"
+            )
         if value.dtype.kind != kind:
-            raise DataError(f"{where}: {name} is {value.dtype}; expected {_KINDS[kind]}")
+            raise DataError(f"{where}: {name} is {value.dtype}, expected {_KINDS[kind]}; {_ADVICE}")
         low, high = value.min(), value.max()  # NaN where there is one
         if kind == "f" and not (np.isfinite(low) and np.isfinite(high)):
-            raise DataError(f"{where}: {name} holds NaN or infinity")
+            raise DataError(f"{where}: {name} holds NaN or infinity; {_ADVICE}")
         if low < least or high > most:
-            raise DataError(f"{where}: {name} in [{low:g}, {high:g}] leaves [{least:g}, {most:g}]")
+            raise DataError(
+                f"{where}: {name} in [{low:g}, {high:g}] leaves [{least:g}, {most:g}]; {_ADVICE}"
+            )
         if name == "roi_features" and not _fits(max(-low, high), sizes.dtype):
             raise DataError(
                 f"{where}: roi_features up to {max(-low, high):g} do not fit "
                 f"{sizes.feature_dtype}; scale them or store float32"
             )
     if min(record.height, record.width) < 1:
-        raise DataError(f"{where}: a size of {record.height} x {record.width} pixels")
+        raise DataError(f"{where}: a size of {record.height} x {record.width} pixels; {_ADVICE}")
 
 
 def _padded(value: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:

@@ -100,7 +100,8 @@ class Split:
         self.sentences = SentenceTable(local_copy(uri, entry.sentences, scratch))
         if self.sentences.num_pairs != self.num_pairs or len(self.image_ids) != self.num_images:
             raise CorruptObjectError(
-                f"{shown(uri)}: split {name!r} has other sizes than its manifest"
+                f"{shown(uri)}: split {name!r} has other sizes than its manifest; "
+                "prepare the store again"
             )
         pairs = np.bincount(self.sentences.image_rows, minlength=self.num_images)
         self.image_offsets = np.concatenate([[0], np.cumsum(pairs)])

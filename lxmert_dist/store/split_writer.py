@@ -79,7 +79,9 @@ class SplitWriter:
         """
         self._require_open()
         if record.image_id in self._seen:
-            raise DataError(f"image {record.image_id!r} is twice in split {self._name!r}")
+            raise DataError(
+                f"image {record.image_id!r} is twice in split {self._name!r}; leave one out"
+            )
         check_record(record, self._sizes)
         self._seen.add(record.image_id)
         self._pending.append(record)
@@ -119,7 +121,7 @@ class SplitWriter:
         """
         self._require_open()
         if not self._num_images:
-            raise DataError(f"split {self._name!r} has no images")
+            raise DataError(f"split {self._name!r} has no images; give it some, or leave it out")
         if self._pending:
             self._write_pending()
         with ThreadPoolExecutor(_READERS) as pool:
@@ -129,7 +131,7 @@ class SplitWriter:
         rows = {image_id: row for row, image_id in enumerate(ids)}
         if len(rows) < len(ids):
             twice = next(image_id for row, image_id in enumerate(ids) if rows[image_id] != row)
-            raise DataError(f"image {twice!r} is twice in split {self._name!r}")
+            raise DataError(f"image {twice!r} is twice in split {self._name!r}; leave one out")
         with tempfile.TemporaryDirectory(prefix="lxmert_dist_") as directory:
             table = Path(directory) / SENTENCES
             with SentenceBuilder(rows, self._answer_ids, self._vocab_size) as builder:
@@ -163,7 +165,10 @@ class SplitWriter:
 
     def _require_open(self) -> None:
         if self.entry is not None:
-            raise DataError(f"split {self._name!r} is closed: what comes now would be lost")
+            raise DataError(
+                f"split {self._name!r} is closed, and what comes now would be lost; append before "
+                "it is closed"
+            )
 
     def _places(self) -> list[ShardPlace]:
         shards = -(-self._num_images // self._sizes.images_per_shard)

@@ -30,7 +30,9 @@ def tokenizer_files(directory: Path) -> dict[str, bytes]:
         if (directory / name).is_file()
     }
     if not found:
-        raise DataError(f"no tokenizer in {directory}: expected {' or '.join(TOKENIZER_FILES[:2])}")
+        raise DataError(
+            f"no tokenizer in {directory}; give a directory with {' or '.join(TOKENIZER_FILES[:2])}"
+        )
     return found
 
 
@@ -47,16 +49,21 @@ def describe_tokenizer(directory: Path) -> dict[str, int]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot load the tokenizer in {directory}: {error}") from error
+        raise DataError(
+            f"cannot load the tokenizer in {directory} ({error}); fetch it again, or give another"
+        ) from error
     ids = {
         f"{name}_id": getattr(tokenizer, f"{name}_token_id")
         for name in ("pad", "cls", "sep", "mask", "unk")
     }
     absent = [name for name, token_id in ids.items() if token_id is None]
     if absent:
-        raise DataError(f"the tokenizer in {directory} has no {', '.join(absent)}")
+        raise DataError(
+            f"the tokenizer in {directory} has no {', '.join(absent)}; use a BERT-style one"
+        )
     if len(tokenizer) > MAX_VOCAB:
         raise DataError(
-            f"the tokenizer in {directory} has {len(tokenizer)} tokens; a store holds {MAX_VOCAB}"
+            f"the tokenizer in {directory} has {len(tokenizer)} tokens, a store holds {MAX_VOCAB}; "
+            "use a smaller one"
         )
     return {"vocab_size": len(tokenizer), **ids}

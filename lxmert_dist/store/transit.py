@@ -31,8 +31,8 @@ TROUBLE = (OSError, ValueError, BotoCoreError, ClientError, aiohttp.ClientError)
 _TRANSIENT_ERRNOS = {errno.EBUSY, errno.EREMOTEIO, errno.EIO, errno.ETIMEDOUT}
 _FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _ADVICE = {
-    "RequestTimeTooSkewed": "this machine's clock is wrong: set it",
-    "ExpiredToken": "the credentials have expired: renew them and start again",
+    "RequestTimeTooSkewed": "set this machine's clock, which is wrong",
+    "ExpiredToken": "renew the credentials, which have expired, and start again",
 }
 """What to do about a refusal, by its code, where the keys need not be wrong."""
 
@@ -77,18 +77,22 @@ def explain(error: Exception, uri: str, *, written: str, local: bool) -> StoreEr
             "AWS_SECRET_ACCESS_KEY (or AWS_PROFILE)"
         )
     if any(isinstance(e, ParamValidationError) for e in (error, error.__cause__)):
-        return StoreError(f"cannot use {place}: its bucket or key is not a name that S3 allows")
+        return StoreError(
+            f"cannot use {place}: its bucket or key is not a name that S3 allows; choose another"
+        )
     code = _s3_code(error)
     if code == "NoSuchBucket":
         return _no_bucket(place)
     if isinstance(error, FileNotFoundError):
-        return MissingError(f"nothing at {place}")
+        return missing(uri)
     if isinstance(error, NotADirectoryError):
-        return MissingError(f"nothing at {place}: a part of its path is a file")
+        return MissingError(f"nothing at {place}: a part of its path is a file; check its name")
     if isinstance(error, PermissionError):
         return _denied(place, code)
     if isinstance(error, FlexibleChecksumError):  # the server kept one of its own
-        return CorruptObjectError(f"{place} is damaged: its checksum does not match")
+        return CorruptObjectError(
+            f"{place} is damaged: its checksum does not match; write it again"
+        )
     number = getattr(error, "errno", None)
     if number in _FULL_ERRNOS:
         return StoreError(
@@ -99,7 +103,9 @@ def explain(error: Exception, uri: str, *, written: str, local: bool) -> StoreEr
     ):
         reason = f"{code}: {getattr(error, 'strerror', error)}" if code else str(error)
         return unreachable(uri, reason or type(error).__name__, _kind(error, code))
-    return StoreError(f"cannot use {place}: {shown(str(error))}")
+    return StoreError(
+        f"cannot use {place}: {shown(str(error))}; check the path, its permissions and the disk"
+    )
 
 
 def explain_status(uri: str, status: int, code: str) -> StoreError:
@@ -108,7 +114,7 @@ def explain_status(uri: str, status: int, code: str) -> StoreError:
     if code == "NoSuchBucket":
         return _no_bucket(place)
     if status == 404:
-        return MissingError(f"nothing at {place}")
+        return missing(uri)
     if status in (401, 403) or code in _ADVICE:
         return _denied(place, code)
     if code == "RequestTimeout":
@@ -116,7 +122,12 @@ def explain_status(uri: str, status: int, code: str) -> StoreError:
     if status == 429 or status >= 500:
         kind: Kind = "throttled" if status in (429, 503) else "server"
         return unreachable(uri, f"{code} ({status})", kind)
-    return StoreError(f"cannot use {place}: {code} ({status})")
+    return StoreError(f"cannot use {place}: {code} ({status}); check its name and AWS_ENDPOINT_URL")
+
+
+def missing(uri: str) -> MissingError:
+    """The error for a place where nothing is."""
+    return MissingError(f"nothing at {shown(uri)}; check its name")
 
 
 def unreachable(uri: str, reason: str, kind: Kind) -> UnreachableError:

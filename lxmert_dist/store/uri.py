@@ -27,6 +27,7 @@ from lxmert_dist.store.transit import (
     MissingError,
     UnreachableError,
     explain,
+    missing,
     unreachable,
 )
 
@@ -42,6 +43,7 @@ __all__ = [
     "list_dir",
     "list_tree",
     "local_path",
+    "missing",
     "patience",
     "read_bytes",
     "read_once",
@@ -131,7 +133,7 @@ def size(uri: str) -> int:
         with translated(uri):
             found = filesystem.info(key)
         if found["type"] != "file":
-            raise MissingError(f"nothing at {shown(uri)}: it is a directory")
+            raise MissingError(f"nothing at {shown(uri)}: it is a directory; name a file")
         return int(found["size"] or 0)
 
     return retry(look)
@@ -340,7 +342,9 @@ def resolve(uri: str) -> tuple[Any, str]:
     try:
         filesystem = fsspec.filesystem(protocol, **options)
     except (ValueError, ImportError) as error:
-        raise StoreError(f"cannot open {shown(uri)}: {error}") from error
+        raise StoreError(
+            f"cannot open {shown(uri)}: {error}; check its scheme, or install what it needs"
+        ) from error
     if options:
         filesystem.retries = 1  # ours are enough: theirs multiply with botocore's
     return filesystem, filesystem._strip_protocol(uri)
@@ -363,7 +367,9 @@ def _replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError as error:
-        raise StoreError(f"cannot write {path}: its directory cannot be made") from error
+        raise StoreError(
+            f"cannot write {path}: its directory cannot be made; choose another place"
+        ) from error
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary

@@ -231,13 +231,14 @@ def lost_records(uri: str, copy: Opened) -> list[str]:
         if f"{copy.digest}.json" not in uris.list_dir(uris.join(uri, MANIFESTS)):
             raise StoreError(
                 f"{uris.shown(copy.uri)} may be another store than {uris.shown(uri)}, where no "
-                f"manifest has its name ({copy.digest[:12]}); nothing was copied"
+                f"manifest has its name ({copy.digest[:12]}), and nothing was copied; name a copy "
+                "of it"
             ) from error
         digest = None
     if digest not in (None, copy.digest):
         raise StoreError(
             f"{uris.shown(copy.uri)} is another store ({copy.digest[:12]}) than "
-            f"{uris.shown(uri)} ({str(digest)[:12]}); nothing was copied"
+            f"{uris.shown(uri)} ({str(digest)[:12]}), and nothing was copied; name a copy of it"
         )
     lost = [] if digest else [POINTER_KEY]
     try:

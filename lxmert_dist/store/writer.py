@@ -104,7 +104,9 @@ class StoreWriter:
             DataError: a size, a table or the tokenizer does not fit a store.
         """
         if feature_dtype not in FEATURE_DTYPES:
-            raise DataError(f"feature_dtype {feature_dtype!r} is not one of {FEATURE_DTYPES}")
+            raise DataError(
+                f"feature_dtype={feature_dtype} must be one of {', '.join(FEATURE_DTYPES)}"
+            )
         if min(num_objects, feature_dim, images_per_shard) < 1:
             raise DataError("num_objects, feature_dim and images_per_shard must be at least 1")
         if min_objects is not None and not 1 <= min_objects <= num_objects:
@@ -169,7 +171,7 @@ class StoreWriter:
         if not _SPLIT_NAME.fullmatch(name) or name in _RESERVED:
             raise DataError(f"{name!r} cannot name a split: use letters, digits and underscores")
         if name in self._splits:
-            raise DataError(f"there is a split {name!r} already")
+            raise DataError(f"there is a split {name!r} already; name this one otherwise")
         self._splits[name] = SplitWriter(
             self.uri,
             name,
@@ -195,7 +197,10 @@ class StoreWriter:
         splits: dict[str, SplitEntry] = {}
         for name, split in sorted(self._splits.items()):
             if split.entry is None:
-                raise DataError(f"{uris.shown(self.uri)}: split {name!r} was not closed")
+                raise DataError(
+                    f"{uris.shown(self.uri)}: split {name!r} was not closed; "
+                    "close it before the store is finished"
+                )
             splits[name] = split.entry
         sizes, tokenizer = self._sizes, None
         if self._tokenizer is not None:
@@ -241,11 +246,13 @@ class StoreWriter:
 def _check_vocabularies(vocabularies: Mapping[str, Sequence[str]]) -> None:
     for name, words in vocabularies.items():
         if len(words) > MAX_IDS:
-            raise DataError(f"{len(words)} {name}, but a store holds at most {MAX_IDS}")
+            raise DataError(
+                f"{len(words)} {name}, but a store holds at most {MAX_IDS}; leave some out"
+            )
     answers = vocabularies["answers"]
     if len(set(answers)) != len(answers):
         twice = next(answer for answer in answers if answers.count(answer) > 1)
-        raise DataError(f"the answer table has {twice!r} more than once")
+        raise DataError(f"the answer table has {twice!r} more than once; leave one out")
 
 
 def _notice(reason: str | None, kept: int) -> str:

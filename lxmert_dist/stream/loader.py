@@ -73,7 +73,8 @@ def index_pairs(split: Split, sources: tuple[str, ...]) -> PairIndex:
     unknown = sorted(set(sources) - set(table.sources))
     if unknown:
         raise ConfigError(
-            f"data.sources names {', '.join(unknown)}, but the store has {', '.join(table.sources)}"
+            f"data.sources names {', '.join(unknown)}, but the store has "
+            f"{', '.join(table.sources)}; name these"
         )
     wanted = [number for number, name in enumerate(table.sources) if not sources or name in sources]
     rows = table.image_rows.view(np.int32)

@@ -153,7 +153,7 @@ def _steps(plan: PlanSettings, pairs: Mapping[str, int], first_step: int) -> int
     if not any(pairs.values()):
         raise ConfigError(
             f"data.curriculum: the stage at step {first_step} visits no pairs, since the weight of "
-            f"every source ({', '.join(pairs)}) is 0"
+            f"every source ({', '.join(pairs)}) is 0; raise one, or leave the stage out"
         )
     try:
         return plan.steps_per_epoch(sum(pairs.values()))

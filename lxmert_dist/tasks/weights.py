@@ -107,12 +107,13 @@ def open_export(uri: str) -> TaskWeights | None:
             raise _another_version(f"{uri}/{DESCRIPTION}", error) from error
         if description.format != FORMAT:
             raise CheckpointError(
-                f"{uri} has format {description.format}, this version reads {FORMAT}"
+                f"{uri} has format {description.format}, this version reads {FORMAT}; use the "
+                "version that wrote it"
             )
         try:
             tensors = load_file(sealed.fetch(WEIGHTS, Path(folder)))
         except SafetensorError as error:
-            raise CheckpointError(f"{uri}/{WEIGHTS}: {error}") from error
+            raise CheckpointError(f"{uri}/{WEIGHTS} is damaged ({error}); {_ADVICE}") from error
         tokenizer = {
             name.removeprefix(TOKENIZER): sealed.fetch(name, Path(folder)).read_bytes()
             for name in sealed.names
@@ -169,4 +170,6 @@ def word_pieces(files: Mapping[str, bytes]) -> list[str]:
 def _another_version(place: str, error: ValidationError) -> CheckpointError:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    return CheckpointError(f"{place} is not of this version: {where}: {first['msg']}")
+    return CheckpointError(
+        f"{place} is not of this version ({where}: {first['msg']}); use the version that wrote it"
+    )

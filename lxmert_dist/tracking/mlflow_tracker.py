@@ -292,7 +292,8 @@ def log_to_run(uri: str, run_id: str, metrics: Mapping[str, float], text: str, f
         client.log_text(run_id, text, file)
     except MlflowException as error:
         raise StoreError(
-            f"MLflow at {redact(uri)}: {redact(str(error)).splitlines()[0]}"
+            f"MLflow at {redact(uri)}: {redact(str(error)).splitlines()[0]}; check the URI, and "
+            "that the server runs"
         ) from error
 
 

@@ -77,7 +77,8 @@ class Checkpoint:
             tree = json.loads(file.read_text())
         if tree.get("format") != FORMAT:
             raise CheckpointError(
-                f"{self.uri} has format {tree.get('format')}, this version reads {FORMAT}"
+                f"{self.uri} has format {tree.get('format')}, this version reads {FORMAT}; use the "
+                "version that wrote it"
             )
         try:
             return TrainState(**tree)
@@ -97,7 +98,9 @@ class Checkpoint:
             try:
                 return load_file(file)
             except SafetensorError as error:
-                raise CheckpointError(f"{self.uri}/{file.name}: {error}") from error
+                raise CheckpointError(
+                    f"{self.uri}/{file.name} is damaged ({error}); {_ADVICE}"
+                ) from error
 
     def weights(self) -> TaskWeights:
         """The weights, and what they belong to.

@@ -130,7 +130,10 @@ def _compare(
         there = tuple(found[name].shape) if name in found else None
         here = tuple(shapes[name]) if name in shapes else None
         if there != here:
-            raise CheckpointError(f"{part} of {name} is {there} in {uri}, but {here} in this model")
+            raise CheckpointError(
+                f"{part} of {name} is {there} in {uri}, but {here} in this model; set model.* as "
+                "that run has it, or use another directory"
+            )
 
 
 def _changes(then: object, now: object, key: str = "") -> list[str]:

@@ -23,6 +23,7 @@ ANSWER_SECONDS = 5.0
 explains."""
 TEARDOWN_SECONDS = 30.0
 """How long the process may take to end by an error: what a dead rank left open may hang it."""
+_LISTEN = "check this machine's limits of open files and ports"
 _LOOK_SECONDS = 0.1
 
 
@@ -151,7 +152,9 @@ class Watchdog:
             listener = socket.create_server(("127.0.0.1" if alone else "", 0))
         except OSError as error:
             agree(json.dumps({"problem": str(error)}), world)
-            raise ClusterError(f"rank 0 cannot listen for the other ranks: {error}") from error
+            raise ClusterError(
+                f"rank 0 cannot listen for the other ranks: {error}; {_LISTEN}"
+            ) from error
         token = secrets.token_hex(16)
         place = {
             "port": listener.getsockname()[1],
@@ -166,14 +169,17 @@ class Watchdog:
     def _line(self) -> Line:
         place = json.loads(agree("", self._world))
         if "problem" in place:
-            raise ClusterError(f"rank 0 cannot listen for the other ranks: {place['problem']}")
+            raise ClusterError(
+                f"rank 0 cannot listen for the other ranks: {place['problem']}; {_LISTEN}"
+            )
         host = place["host"] or meeting_host()
         try:
             connection = socket.create_connection((host, place["port"]), self._limits.silence)
         except OSError as error:
             raise ClusterError(
                 f"rank {self._world.rank} on {self._own.host} cannot reach rank 0 at "
-                f"{host}:{place['port']} (MASTER_ADDR): {error}"
+                f"{host}:{place['port']}: {error}; check MASTER_ADDR and the firewalls between the "
+                "hosts"
             ) from error
         hub = Peer(0, host=place["name"])
         wire = Wire(connection)

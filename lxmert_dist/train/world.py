@@ -68,7 +68,8 @@ def join(world: World, *, timeout_seconds: int) -> None:
     except (RuntimeError, ValueError) as error:
         raise ClusterError(
             f"rank {world.rank} of {world.size} could not meet the others within "
-            f"{timeout_seconds} s (MASTER_ADDR, MASTER_PORT): {error}"
+            f"{timeout_seconds} s: {error}; check MASTER_ADDR, MASTER_PORT, and that all were "
+            "started"
         ) from error
 
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lxmert_dist.errors import CheckpointError
+from lxmert_dist.errors import CheckpointError, unreadable
 from lxmert_dist.weight_files.pickled_arrays import HoldsCodeError, read_arrays
 
 SUFFIXES = (".safetensors", ".pth", ".bin", ".pt", ".pkl")
@@ -38,7 +38,7 @@ def read_file(path: Path) -> dict[str, Tensor]:
         with path.open("rb") as file:
             head = file.read(64)
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+        raise CheckpointError(unreadable(path, error)) from error
     if path.suffix == ".safetensors":
         tensors = _safetensors(path)
     elif head.startswith(_ZIP) or head[2:].startswith(_OLD_TORCH):
@@ -55,11 +55,13 @@ def read_shards(index: Path) -> dict[str, Tensor]:
     try:
         shards = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} is damaged; get it again") from error
+        raise CheckpointError(f"{index} is damaged; fetch it again") from error
     tensors: dict[str, Tensor] = {}
     for shard in shards:
         if not isinstance(shard, str) or Path(shard).name != shard:
-            raise CheckpointError(f"{index} names {shard!r}, which is not a file beside it")
+            raise CheckpointError(
+                f"{index} names {shard!r}, which is not a file beside it; fetch the whole model"
+            )
         tensors |= read_file(index.parent / shard)
     return tensors
 
@@ -127,7 +129,7 @@ def _refusal(path: Path, code: str) -> CheckpointError:
 
 
 def _damage(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(f"{path} is truncated or damaged ({reason}); get it again")
+    return CheckpointError(f"{path} is truncated or damaged ({reason}); fetch it again")
 
 
 def _are_tensors(found: Any) -> bool:
@@ -141,12 +143,12 @@ def _are_tensors(found: Any) -> bool:
 def _looks_like(head: bytes) -> str:
     """What a file is that begins with ``head``."""
     if not head:
-        return "it is empty"
+        return "it is empty; fetch it again"
     if head.lstrip()[:1] == b"<":
-        return "it is a web page, perhaps of a failed download"
+        return "it is a web page, perhaps of a failed download; fetch it again"
     if head.startswith(b"version https://git-lfs"):
         return "it is a pointer of Git LFS; fetch the file itself (git lfs pull)"
-    return "it was written neither by safetensors nor by torch.save"
+    return "it was written neither by safetensors nor by torch.save; name one that was"
 
 
 def _checked(path: Path, name: str, tensor: Tensor) -> Tensor:
@@ -154,5 +156,7 @@ def _checked(path: Path, name: str, tensor: Tensor) -> Tensor:
         return tensor
     tensor = tensor.float().contiguous()
     if not torch.isfinite(tensor).all():
-        raise CheckpointError(f"{path}: {name} has values that are NaN or infinite")
+        raise CheckpointError(
+            f"{path}: {name} has values that are NaN or infinite; give other weights"
+        )
     return tensor

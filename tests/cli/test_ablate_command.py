@@ -70,7 +70,9 @@ def test_a_wrong_row_is_named_before_anything_runs(study, capsys):
     assert "row 'wrong'" in (said := capsys.readouterr().err)
     assert "there is no setting objectives.matching" in said
     assert ablate.main([*study(), "--rows", "al tasks"]) == 2
-    assert "has no row 'al tasks'; there is 'From scratch', 'all tasks'" in capsys.readouterr().err
+    assert (
+        "has no row 'al tasks'; choose among 'From scratch', 'all tasks'" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,7 @@ def test_an_image_that_the_detector_refuses_costs_no_other(command, tmp_path):
         (["--set", "regions.object_classes=7"], "regions.object_classes"),
         (["--gpus-per-worker", "1"], "needs --ray"),
         (["--device", "cuda:99"], "GPUs here"),
-        (["--device", "gpu"], "expected cpu, cuda"),
+        (["--device", "gpu"], "must be cpu, cuda"),
         (["--out", "{photos}"], "holds something that is not a store"),
     ],
 )

@@ -142,11 +142,11 @@ def test_the_planner_as_a_module_is_the_same_command(tiny_store, command):
         (["--epoch", "-1"], "--epoch counts from 0"),
         (["--sources", "poems"], "poems"),
         (["--weights", "poems=0.5"], "weights are given for poems"),
-        (["--weights", "captions"], "--weights captions: want NAME=SHARE"),
+        (["--weights", "captions"], "--weights captions: must be NAME=SHARE"),
         (["--weights", "captions=2"], "with a share from 0 to 1"),
         (["--weights", "captions=nan"], "with a share from 0 to 1"),
         (["--weights", "captions=0", "questions=0"], "visits no pairs"),
-        (["--plot", "plan.txt"], "plan.txt is neither"),
+        (["--plot", "plan.txt"], "plan.txt must end in"),
     ],
 )
 def test_wrong_usage_is_named(command, line, message):

@@ -88,7 +88,7 @@ def test_statistics_and_notes_are_told(command, tmp_path):
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--choices", "c.json"], 2, "--choices are of gqa; nlvr2 has none"),
+        (["--choices", "c.json"], 2, "--choices goes with gqa; leave it out for nlvr2"),
         (["--bootstrap", -1], 2, "--bootstrap counts from 0"),
         (["--seed", -1], 2, "--seed counts from 0"),
         (["--json", "{place}/dev.json/out"], 1, "dev.json/out: cannot be written"),

@@ -38,7 +38,7 @@ def test_an_elastic_run_has_its_own_bounds():
             "max_workers needs placement PACK or SPREAD, not STRICT_SPREAD",
         ),
         (["placement=pack"], "'PACK', 'SPREAD', 'STRICT_PACK' or 'STRICT_SPREAD'"),
-        (["resources_per_worker={GPU = 1}"], "the settings for that are cpus_per_worker and gpus"),
+        (["resources_per_worker={GPU = 1}"], "set cpus_per_worker and gpus"),
         (["resources_per_worker={disk = 0}"], "resources_per_worker.disk: input should be greater"),
         (["wait_seconds=0"], "cluster.wait_seconds: input should be greater than or equal to 1"),
     ],

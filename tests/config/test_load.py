@@ -125,7 +125,7 @@ def test_a_missing_setting_or_file_and_broken_toml_are_named(tmp_path):
         load_config(PretrainConfig, tmp_path / "nowhere.toml")
     broken = tmp_path / "broken.toml"
     broken.write_text("name = \n")
-    with pytest.raises(ConfigError, match=r"broken\.toml is not TOML: .*line 1"):
+    with pytest.raises(ConfigError, match=r"broken\.toml is not TOML \(.*line 1"):
         load_config(PretrainConfig, broken)
 
 

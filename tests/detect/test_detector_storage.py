@@ -122,7 +122,7 @@ def test_anchors_are_our_own_where_the_file_has_none(directory):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda t: t.pop("regions.object_score.bias"), r"lacks regions\.object_score\.bias; does"),
+        (lambda t: t.pop("regions.object_score.bias"), r"lacks regions\.object_score\.bias; set"),
         (
             lambda t: t.update({"regions.attribute_score.bias": torch.zeros(9)}),
             r"attribute_score\.bias is \(9,\), and regions\.attribute_classes makes it \(13,\)",

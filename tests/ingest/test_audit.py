@@ -93,10 +93,10 @@ def test_lines_are_recognised(tmp_path, text, expected):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('[{"img_id": "1"},\n{"id": 7}]', ":2: names no image: expected img_id, .*; found id"),
+        ('[{"img_id": "1"},\n{"id": 7}]', ":2: names no image: expected img_id, .*, found id"),
         ('{"questions":\n[{"id": 7}]}', ":2: names no image"),
-        ('{"info": {"a": 1}}', ": names no images"),
-        ("", ": names no images"),
+        ('{"info": {"a": 1}}', ": holds no names of images"),
+        ("", ": holds no names of images"),
         ("[1.5]", ": holds 1.5, expected names"),
         ('["a",', ": cannot be read"),
     ],
@@ -293,8 +293,12 @@ def test_images_are_found_by_look(store, tmp_path, capsys):
         ([], 2, "name a task"),
         (["--task-images", "x"], 2, "name both"),
         (["--task", "none.json"], 1, "none.json: cannot be read"),
-        (["--task", "none.json", "--split", "test"], 2, "--split test: the store has train"),
-        (["--task", "none.json", "--distance", "65"], 2, "between 0 and 64"),
+        (
+            ["--task", "none.json", "--split", "test"],
+            2,
+            "--split test is not in the store; choose among train",
+        ),
+        (["--task", "none.json", "--distance", "65"], 2, "from 0 to 64"),
         (["--task-images", "/none", "--images", "/none"], 1, "/none: holds no images"),
     ],
 )

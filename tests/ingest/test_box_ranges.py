@@ -56,10 +56,10 @@ def test_rows_are_found_without_being_measured(path, monkeypatch):
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        (RowSizes(2, 8), ":2: (num_boxes is 12, expected 2;|no end of line).*--min-boxes N"),
-        (RowSizes(12, 8), ":1: num_boxes is 2, expected 12; --boxes says how many; --min-boxes"),
-        (RowSizes(11, 8, 2), ":2: num_boxes is 12, expected 2 to 11; --boxes"),
-        (RowSizes(12, 8, 3), ":1: num_boxes is 2, expected 3 to 12; --boxes"),
+        (RowSizes(2, 8), ":2: (num_boxes is 12, expected 2;|no end of line).*--min-boxes"),
+        (RowSizes(12, 8), ":1: num_boxes is 2, expected 12; set --boxes to how many"),
+        (RowSizes(11, 8, 2), ":2: num_boxes is 12, expected 2 to 11; set --boxes"),
+        (RowSizes(12, 8, 3), ":1: num_boxes is 2, expected 3 to 12; set --boxes"),
     ],
 )
 def test_a_number_out_of_range_is_named_with_the_option(path, sizes, message):
@@ -98,7 +98,7 @@ def test_a_folder_of_any_number(tmp_path):
     folder = open_features(tmp_path / "own", VARYING)
     assert [len(folder.read(row).boxes) for row in folder.index()] == [2, 5]
     write_own(tmp_path / "own", "i9", 13)
-    with pytest.raises(DataError, match=r"i9.npz: 13 boxes, expected 2 to 12; --boxes says"):
+    with pytest.raises(DataError, match=r"i9.npz: 13 boxes, expected 2 to 12; set --boxes"):
         [folder.read(row) for row in open_features(tmp_path / "own", VARYING).index()]
 
 

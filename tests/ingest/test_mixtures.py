@@ -217,7 +217,7 @@ def test_own_data_become_a_store(own, tmp_path, capsys):
         ('{"image_id": 7, "sentence": "a"}', 'mine.jsonl:2: expected {"image_id": "…", "sente'),
         (
             '{"image_id": "b", "sentence": "a", "answer": "b"}',
-            "mine.jsonl:2: unknown key 'answer'; a line has answers, image_id, sentence, source",
+            "mine.jsonl:2: unknown key 'answer', a line has answers, image_id, sentence, source",
         ),
         (
             '{"image_id": "b", "sentence": "a", "answers": {"yes": 1.5}}',

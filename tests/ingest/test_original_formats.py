@@ -261,7 +261,7 @@ def test_gqa_keeps_its_ids_and_answers(tmp_path):
         ),
         (
             '{"1": {"imageId": "7", "question": "a?", "answer": 3}}',
-            ":1: answer of question '1' is no text: 3",
+            ":1: answer of question '1' is 3, expected text",
         ),
         ('{"questions": [1]}', ':1: expected {"<question id>"'),
         ("{}", ": holds no questions"),
@@ -330,7 +330,7 @@ def test_regions_of_visual_genome_are_sentences_about_the_whole_image(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "content", "message"),
     [
-        ("questions", VG_REGIONS, ":1: image 1 has no list of objects under 'qas'; is it the ri"),
+        ("questions", VG_REGIONS, ":1: image 1 has no list of objects under 'qas'; name a "),
         ("regions", [*VG_REGIONS, VG_REGIONS[0]], ":1: image 1 came before in this file"),
         ("regions", [{"id": "1", "regions": []}], ":1: id is '1', expected a whole number"),
         (

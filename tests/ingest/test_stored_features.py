@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_said(line, tmp_path, capsys):
     for more, said in (
         ([uri, "--boxes", "3"], "--boxes is known to the store of features; leave it out"),
         ([uri, "--extractor", "x"], "--extractor is known to the store"),
-        ([uri, str(tmp_path / "tokenizer")], "--features takes one store"),
+        ([uri, str(tmp_path / "tokenizer")], "--features must be one store"),
         ([f"file://{tmp_path}/nowhere"], "there is no feature store at"),
     ):
         assert prepare.main([*line, *more]) in (1, 2)

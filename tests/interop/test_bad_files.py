@@ -270,7 +270,7 @@ def test_tables_of_answers_that_do_not_fit(answering, save, turn, tmp_path):
         with pytest.raises(error, match=message):
             turn(file, "lxmert_dist", answers=table)
     table.write_text('["yes"]')
-    with pytest.raises(CheckpointError, match="say with --answers"):
+    with pytest.raises(CheckpointError, match="with --answers"):
         turn(file, "lxmert_dist", target_answers=table)
     with pytest.raises(CheckpointError, match="no answer head"):
         turn(save(two_images(), "NLVR2.pth"), "lxmert_dist", target_answers=table)

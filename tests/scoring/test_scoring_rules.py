@@ -127,7 +127,7 @@ def test_annotations_need_no_types_and_no_images(vqa):
         ({"question_id": 10}, "question_id 10 came before"),
         ({"image_id": None}, "image_id of question 11 is None"),
         ({"answer_type": 3}, "answer_type of question 11 is 3, expected text"),
-        ({"answers": people(*MANY[:9])}, "question 11 has 9 answers; VQA counts those of 10"),
+        ({"answers": people(*MANY[:9])}, "question 11 has 9 answers, VQA counts those of 10"),
         ({"answers": people(*MANY, "net")}, "question 11 has 11 answers"),
         ({"answers": MANY}, "answers of question 11 are no"),
         ({"answers": None}, "answers of question 11 are no"),
@@ -311,7 +311,7 @@ def test_nlvr2_is_consistent_by_sentence(nlvr2):
         ({"identifier": "dev-1-0", "label": "True"}, "identifier is 'dev-1-0'"),
         ({"identifier": 3, "label": "True"}, "identifier is 3"),
         (example("dev-1-0-0"), "identifier dev-1-0-0 came before"),
-        ({"identifier": "dev-1-1-0"}, "label of dev-1-1-0 is None; is it a file with labels?"),
+        ({"identifier": "dev-1-1-0"}, "label of dev-1-1-0 is None; name a file with labels"),
         (example("dev-1-1-0", "yes"), "label of dev-1-1-0: 'yes' is neither True nor False"),
     ],
 )

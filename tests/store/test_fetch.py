@@ -120,8 +120,8 @@ def test_a_reset_in_the_middle_of_a_body_passes(proxy, shelf):
 FATAL = {
     "missing": (Refuse(404, "NoSuchKey"), CorruptObjectError, f"{KEY} is missing"),
     "denied": (Refuse(403, "AccessDenied"), uris.DeniedError, r"\(AccessDenied\); check AWS_"),
-    "clock": (Refuse(403, "RequestTimeTooSkewed"), uris.DeniedError, "clock is wrong: set it"),
-    "expired": (Refuse(400, "ExpiredToken"), uris.DeniedError, "credentials have expired"),
+    "clock": (Refuse(403, "RequestTimeTooSkewed"), uris.DeniedError, "set this machine's clock"),
+    "expired": (Refuse(400, "ExpiredToken"), uris.DeniedError, "renew the credentials"),
     "no_bucket": (Refuse(404, "NoSuchBucket"), StoreError, "there is no such bucket"),
 }
 

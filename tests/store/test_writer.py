@@ -63,7 +63,7 @@ def finished(writer):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"feature_dtype": "bfloat16"}, "feature_dtype 'bfloat16'"),
+        ({"feature_dtype": "bfloat16"}, "feature_dtype=bfloat16 must be"),
         ({"images_per_shard": 0}, "images_per_shard"),
         ({"answers": ["no", "yes", "no"]}, "'no' more than once"),
         ({"object_classes": ["x"] * 32_769}, "32769 objects"),
@@ -214,7 +214,7 @@ def test_a_bad_field_is_named_with_its_image_and_not_stored(begin, tmp_path, fie
 @pytest.mark.parametrize("field", ["boxes", "roi_features", "object_scores", "object_ids"])
 def test_fields_of_another_kind_are_named(begin, field):
     wrong = getattr(record(), field).astype(np.float32 if field == "object_ids" else np.int64)
-    with pytest.raises(DataError, match=f"image 'image 0': {field} is (float32|int64); expected"):
+    with pytest.raises(DataError, match=f"image 'image 0': {field} is (float32|int64), expected"):
         begin().split("train").append(record(**{field: wrong}))
 
 
