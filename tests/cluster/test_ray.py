@@ -64,6 +64,7 @@ def test_relative_places_are_refused_at_once(ray_cluster, tiny_store):
     assert "directory='runs/x' is relative" in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_an_ingest_on_a_cluster_gives_the_same_store(ray_cluster, tmp_path):
     places = tmp_path / "cluster", tmp_path / "here"
     sizes = ["--images", "600", "--boxes", "2", "--feature-dim", "8", "--processes", "1"]

@@ -103,6 +103,7 @@ def test_torchrun_over_two_hosts_trains_the_same_pairs(net, alone, tiny_store, t
     assert is_the_same(ledger(tmp_path), alone)
 
 
+@pytest.mark.slow
 def test_slurm_over_two_hosts_trains_the_same_pairs(net, alone, tiny_store, tmp_path):
     """The variables that srun sets; of Slurm itself nothing is here."""
     line = [sys.executable, *chosen(tiny_store, tmp_path, *NO_DROPOUT, *SPLIT)]
