@@ -6,7 +6,9 @@ variables that Slurm sets.
 """
 
 import json
+import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from workplace import Workplace, run_page
 
 from hosts import Network, network, why_not
 from relay import relay
-from runs import ledger
+from runs import ROOT, ledger
 from ssh_hosts import ABSENT, WITHOUT_SSH, serve_ssh
 
 pytest.importorskip("ray")
@@ -104,6 +106,13 @@ def nodes(workplace, folders, bucket, tmp_path) -> Iterator[Nodes]:
             yield Nodes(net, workplace, env)
 
 
+def plan(workplace: Workplace, text: str) -> str:
+    """Of the published settings, since small ones have no work for 64 GPUs."""
+    name = "configs/pretrain/lxmert.toml"
+    shutil.copy(ROOT / name, workplace.home / name)
+    return workplace.run(text)
+
+
 def test_every_command_works(nodes, workplace, tmp_path):
     token = "export RAY_AUTH_MODE=token\nray "
     run_page(
@@ -117,6 +126,7 @@ def test_every_command_works(nodes, workplace, tmp_path):
             "deepspeed": nodes.first,
             "torchrun": nodes.both,
             "srun": nodes.both,
+            "uv run python -m lxmert_dist.cluster.planner": partial(plan, workplace),
         },
     )
     runs = Path(tmp_path / "shared" / "runs")
