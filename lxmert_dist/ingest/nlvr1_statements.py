@@ -126,7 +126,8 @@ def scene_of(image: LabelledImage) -> Scene:
         image.boxes.tolist(), image.object_ids, image.attribute_ids, strict=True
     ):
         left, top, right, bottom = corners
-        place, begin = int(left) // (SQUARE + GAP), int(left) // (SQUARE + GAP) * (SQUARE + GAP)
+        place = int(left) // (SQUARE + GAP)
+        begin = place * (SQUARE + GAP)
         boxes[place].append(
             Thing(left - begin, top, right - begin, bottom, SHAPES[shape], COLOUR_NAMES[colour])
         )
@@ -135,7 +136,7 @@ def scene_of(image: LabelledImage) -> Scene:
 
 
 def has_towers(scene: Scene) -> bool:
-    """Whether squares are stacked in every box, as half of the images have it."""
+    """Whether squares are stacked in every box, as two of three images have it."""
     return all(thing.shape == "square" and thing.left == 40 for box in scene for thing in box)
 
 
