@@ -88,7 +88,8 @@ def prepare_parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="N",
-        help="make N statements about the training images, to pretrain on (default: none)",
+        help="make N statements and N questions about the training images, to pretrain on "
+        "(default: none)",
     )
     lxmert = kinds.add_parser(
         "lxmert",

@@ -1,9 +1,11 @@
-"""Statements about images of NLVR v1, made from what its files say is drawn; true or false.
+"""Statements and questions about images of NLVR v1, made from what its files say is drawn.
 
 People's sentences about the training part are few (256 different ones in *hidden*), its images are
-many. These statements are for pretraining: they speak of the training images alone, in words and
-turns that people's sentences about these have, and say whether they are true. Each is composed of
-how many boxes (or towers) there are, with how many things of which colour and shape, and where.
+many. These are for pretraining: they speak of the training images alone, in words and turns that
+people's sentences about these have. A statement is true or false; it is composed of how many boxes
+(or towers) there are, with how many things of which colour and shape, and where. A question asks
+for such a number. What a statement says must be held against what there is before either tells
+anything; a question's answer is in the image alone, so that it is learned first.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,9 +17,13 @@ from lxmert_dist.ingest.nlvr1 import COLOURS, GAP, ORDERS, SHAPES, SQUARE
 from lxmert_dist.ingest.source import RawSentence
 from lxmert_dist.schema import LabelledImage
 
-SOURCE = "statements"
+STATEMENTS = "statements"
+QUESTIONS = "questions"
+"""The sources of what is made."""
 COLOUR_NAMES = tuple(COLOURS.values())
 _NUMBERS = ("one", "two", "three", "four", "five", "six", "seven")
+ANSWERS = ("false", "true", *map(str, range(1 + len(_NUMBERS))))
+"""Of statements, and of questions: what people count goes up to seven."""
 
 
 @dataclass(frozen=True)
@@ -83,40 +89,52 @@ class Dice:
         return options[self.below(len(options))]
 
 
-def statements(
+def made_sentences(
     images: Sequence[LabelledImage], *, seed: int, number: int, each: int = 8
 ) -> Iterator[RawSentence]:
-    """Statements, each about as many images of which it is true as of which it is false.
+    """Statements and questions, each about images of which different answers are right.
 
-    So nothing can be told from a statement alone.
+    The answers take turns, so that words alone tell nothing of whether a statement is true, and
+    little of a number.
 
     Args:
         images: of ``read_nlvr1`` with ``SHAPES`` and ``COLOUR_NAMES``: of a sentence six, in order.
         seed: of the draws.
-        number: how many statements are drawn; one that is true or false of too few is left out.
-        each: about how many images a statement is; even.
+        number: how many statements, and how many questions, are drawn; one with the same answer in
+            all images is left out.
+        each: of how many images one is at most; even.
 
     Returns:
-        Sentences of source ``SOURCE`` with the answer ``true`` or ``false``.
+        Sentences of source ``STATEMENTS`` with the answer ``true`` or ``false``, and of source
+        ``QUESTIONS`` with a number.
     """
     scenes = [scene_of(image) for image in images[::ORDERS]]
     kinds = [has_towers(scene) for scene in scenes]
-    for index in range(number):
+    for index in range(2 * number):
+        source, draw = (STATEMENTS, draw_statement) if index % 2 else (QUESTIONS, draw_question)
         dice = Dice(seed, index)
         towers = kinds[dice.below(len(kinds))]
-        text, holds = draw_statement(towers, dice)
-        places: dict[bool, list[int]] = {True: [], False: []}
+        text, answer_of = draw(towers, dice)
+        places: dict[str, list[int]] = {}
         for place, scene in enumerate(scenes):
-            if kinds[place] is towers:
-                places[holds(scene)].append(place)
-        if min(map(len, places.values())) < each // 2:
-            continue
-        for truth, among in places.items():
-            for _ in range(each // 2):
-                place = among.pop(dice.below(len(among)))
-                image_id = images[place * ORDERS + dice.below(ORDERS)].image_id
-                answers = {"true" if truth else "false": 1.0}
-                yield RawSentence(image_id, f"{SOURCE}/{index}/{image_id}", SOURCE, text, answers)
+            answer = str(answer_of(scene)).lower()
+            if kinds[place] is towers and answer in ANSWERS:
+                places.setdefault(answer, []).append(place)
+        for answer, place in _alternating(places, each, dice):
+            image_id = images[place * ORDERS + dice.below(ORDERS)].image_id
+            uid = f"{source}/{index}/{image_id}"
+            yield RawSentence(image_id, uid, source, text, {answer: 1.0})
+
+
+def _alternating(places: dict[str, list[int]], most: int, dice: Dice) -> Iterator[tuple[str, int]]:
+    """At most so many answers in turn, each with one of its places, while two have some left."""
+    while len(places) > 1 and most > 0:
+        turn = sorted(places)
+        for _ in range(min(most, len(turn))):
+            answer = turn.pop(dice.below(len(turn)))
+            yield answer, places[answer].pop(dice.below(len(places[answer])))
+        most -= len(places)
+        places = {answer: among for answer, among in places.items() if among}
 
 
 def scene_of(image: LabelledImage) -> Scene:
@@ -147,16 +165,39 @@ def draw_statement(towers: bool, dice: Dice) -> tuple[str, Callable[[Scene], boo
         things = _things(towers, dice)
         said, many, enough = _quantity(things.one, things.many, 4, dice)
         return _there(said, many), lambda scene: enough(sum(map(things.number, scene)))
-    noun = "tower" if towers else dice.choose(("box", "grey square"))
+    noun = _noun(towers, dice)
     if what == "each":
         things = _things(towers, dice)
         said, _, enough = _quantity(things.one, things.many, 3, dice)
         return f"each {noun} has {said}", lambda scene: all(map(enough, map(things.number, scene)))
+    having, has = _having(towers, dice)
+    said, many, enough = _quantity(noun, _plural(noun), 3, dice)
+    return _there(f"{said} with {having}", many), lambda scene: enough(sum(map(has, scene)))
+
+
+def draw_question(towers: bool, dice: Dice) -> tuple[str, Callable[[Scene], int]]:
+    """A question for a number, and the number in a scene (with towers, or without)."""
+    if dice.choose(("things", "boxes")) == "things":
+        things = _things(towers, dice)
+        return f"how many {things.many} are there", lambda scene: sum(map(things.number, scene))
+    noun = _plural(_noun(towers, dice))
+    having, has = _having(towers, dice)
+    return f"how many {noun} with {having} are there", lambda scene: sum(map(has, scene))
+
+
+def _noun(towers: bool, dice: Dice) -> str:
+    return "tower" if towers else dice.choose(("box", "grey square"))
+
+
+def _plural(noun: str) -> str:
+    return f"{noun}es" if noun == "box" else f"{noun}s"
+
+
+def _having(towers: bool, dice: Dice) -> tuple[str, Callable[[Box], bool]]:
+    """What boxes have, after ``with``, and which ones have it: one property, or two."""
     properties = [_property(towers, dice) for _ in range(1 + (dice.below(3) == 0))]
-    said, many, enough = _quantity(noun, f"{noun}es" if noun == "box" else f"{noun}s", 3, dice)
-    having = " and ".join(text for text, _ in properties)
-    return _there(f"{said} with {having}", many), lambda scene: enough(
-        sum(all(holds(box) for _, holds in properties) for box in scene)
+    return " and ".join(text for text, _ in properties), lambda box: all(
+        holds(box) for _, holds in properties
     )
 
 

@@ -1,6 +1,7 @@
 """NLVR v1 -> a store: sentences by people, each true or false of an image.
 
-With them, if asked for, statements made from what the training images show, to pretrain on.
+With them, if asked for, statements and questions made from what the training images show, to
+pretrain on.
 """
 
 import tempfile
@@ -11,12 +12,10 @@ from lxmert_dist import keyed
 from lxmert_dist.errors import ConfigError
 from lxmert_dist.ingest.build import build_store
 from lxmert_dist.ingest.nlvr1 import SHAPES, read_nlvr1, read_nlvr1_sentences
-from lxmert_dist.ingest.nlvr1_statements import COLOUR_NAMES, statements
+from lxmert_dist.ingest.nlvr1_statements import ANSWERS, COLOUR_NAMES, made_sentences
 from lxmert_dist.ingest.source import RawSplit
 from lxmert_dist.ingest.tokenizer import save_tokenizer
 from lxmert_dist.schema import Detector
-
-ANSWERS = ("false", "true")
 
 
 def prepare_nlvr1(
@@ -46,8 +45,8 @@ def prepare_nlvr1(
         train_part: which becomes ``train`` and ``valid``.
         test_part: which becomes ``test``.
         valid_fraction: share of the training sentences that become ``valid``, in (0, 1).
-        num_statements: how many statements are made about images of ``train``, >= 0; each is
-            about eight images, as a source of its own.
+        num_statements: how many statements, and how many questions, are made about images of
+            ``train``, >= 0; each is about eight images, and either a source of its own.
         vocab_size: of the tokenizer that is trained on the sentences of ``train``.
         tokenizer: directory or hub name of a tokenizer to use instead.
         overwrite: replace a finished store.
@@ -92,7 +91,7 @@ def prepare_nlvr1(
             splits,
             detector=detector,
             tokenizer_dir=directory,
-            answers=ANSWERS,
+            answers=ANSWERS if num_statements else ANSWERS[:2],
             seed=seed,
             info={
                 "dataset": "NLVR v1",
@@ -115,5 +114,5 @@ def _with_statements(
 ) -> RawSplit:
     labelled = read_nlvr1(data_dir, part, SHAPES, COLOUR_NAMES)
     known = [image for image in labelled if image.image_id in train.images]
-    made = statements(known, seed=seed, number=number)
+    made = made_sentences(known, seed=seed, number=number)
     return RawSplit(train.images, [*train.sentences, *made])

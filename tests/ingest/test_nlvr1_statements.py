@@ -1,4 +1,4 @@
-"""Statements about images of NLVR v1: what they say is so, and words alone tell nothing."""
+"""Statements and questions about images of NLVR v1: answers are right, words alone tell nothing."""
 
 import re
 from collections import Counter, defaultdict
@@ -8,13 +8,16 @@ import pytest
 
 from lxmert_dist.ingest.nlvr1 import SHAPES
 from lxmert_dist.ingest.nlvr1_statements import (
+    ANSWERS,
     COLOUR_NAMES,
-    SOURCE,
+    QUESTIONS,
+    STATEMENTS,
     Dice,
+    draw_question,
     draw_statement,
     has_towers,
+    made_sentences,
     scene_of,
-    statements,
 )
 from lxmert_dist.schema import LabelledImage
 
@@ -104,8 +107,14 @@ scattered, false: each box has a object
 scattered, true: there is a grey square with exactly two items and a triangle
   boxes grey~square 0 blue blue things - item - 1 two exactly
     blue blue things - triangle - 0 one a 0 one a
+towers, 3: how many blue blocks are there
+  things blue
+towers, 2: how many towers with a black block at the top are there
+  boxes 1 black blue end top
+scattered, 1: how many boxes with only yellow items and a item touching the base are there
+  boxes box 0 yellow blue only blue blue things - item touching~the~base 1 two a
 """
-"""Of whom, whether it is so, and what is said; below it the draws in their order."""
+"""Of whom, the answer, and what is said or asked; below it the draws in their order."""
 
 
 class Script(Dice):
@@ -142,12 +151,13 @@ def test_scenes_are_what_the_files_say():
 
 
 @pytest.mark.parametrize("case", re.split(r"\n(?! )", SAID.strip()))
-def test_a_statement_is_true_of_what_it_is_true_of(case):
-    (of, truth, text, draws) = re.fullmatch(r"(\w+), (\w+): (.*?)\n(.*)", case, re.S).groups()
+def test_an_answer_is_right(case):
+    (of, answer, text, draws) = re.fullmatch(r"(\w+), (\w+): (.*?)\n(.*)", case, re.S).groups()
     scene, script = scene_of({"towers": TOWERS, "scattered": SCATTERED}[of]), Script(draws)
-    said, holds = draw_statement(has_towers(scene), script)
+    draw = draw_question if text.startswith("how many") else draw_statement
+    said, answer_of = draw(has_towers(scene), script)
     assert script.is_over()
-    assert (said, str(holds(scene)).lower()) == (text, truth)
+    assert (said, str(answer_of(scene)).lower()) == (text, answer)
 
 
 def images(number: int) -> list[LabelledImage]:
@@ -163,32 +173,47 @@ def images(number: int) -> list[LabelledImage]:
     return made
 
 
-def test_each_statement_is_as_often_true_as_false():
+def test_each_is_about_images_of_different_answers():
     known = images(120)
-    made = list(statements(known, seed=3, number=200, each=4))
-    assert len(made) > 200
+    made = list(made_sentences(known, seed=3, number=100, each=4))
     by_index = defaultdict(list)
     for sentence in made:
         source, index, image_id = sentence.uid.split("/")
-        assert (source, image_id) == (SOURCE, sentence.image_id) == (sentence.source, image_id)
-        by_index[index].append(sentence)
-    for group in by_index.values():
+        assert (source, image_id) == (sentence.source, sentence.image_id)
+        by_index[source, index].append(sentence)
+    assert Counter(source for source, _ in by_index) == {STATEMENTS: 37, QUESTIONS: 66}
+    for (source, _), group in by_index.items():
         assert len({sentence.text for sentence in group}) == 1
-        assert len({sentence.image_id.split("-")[0] for sentence in group}) == 4
-        truths = Counter(next(iter(sentence.answers)) for sentence in group)
-        assert truths == {"true": 2, "false": 2}
-    assert made == list(statements(known, seed=3, number=200, each=4))
-    assert made != list(statements(known, seed=4, number=200, each=4))
+        assert len({sentence.image_id.split("-")[0] for sentence in group}) == len(group) <= 4
+        answers = Counter(next(iter(sentence.answers)) for sentence in group)
+        assert len(answers) > 1
+        assert set(answers) <= set(ANSWERS)
+        if source == STATEMENTS:
+            assert answers["true"] == answers["false"] == len(group) / 2
+    assert made == list(made_sentences(known, seed=3, number=100, each=4))
+    assert made != list(made_sentences(known, seed=4, number=100, each=4))
 
 
-def test_what_a_statement_says_holds_of_its_images():
+def test_answers_take_turns_while_two_are_left():
+    colours = [["black"] * n + ["blue"] * (3 - n) for n in (0, 0, 0, 0, 1, 1, 2, 3)]
+    known = [image(f"{n}-0", *tower(0, *c)) for n, c in enumerate(colours) for _ in range(6)]
+    asked = defaultdict(Counter)
+    for sentence in made_sentences(known, seed=3, number=100, each=6):
+        if sentence.text == "how many black blocks are there":
+            asked[sentence.uid.split("/")[1]].update(sentence.answers)
+    # Four images with none, two with one, one with two and with three: a turn of four, and of two.
+    assert all(answers == {"0": 2, "1": 2, "2": 1, "3": 1} for answers in asked.values())
+    assert len(asked) > 5
+
+
+def test_what_is_answered_holds_of_its_images():
     known = images(120)
     by_id = {labelled.image_id: scene_of(labelled) for labelled in known}
-    for sentence in statements(known, seed=3, number=100, each=4):
-        index = int(sentence.uid.split("/")[1])
-        dice = Dice(3, index)
+    for sentence in made_sentences(known, seed=3, number=100, each=4):
+        dice = Dice(3, int(sentence.uid.split("/")[1]))
         towers = has_towers(scene_of(known[6 * dice.below(120)]))
-        text, holds = draw_statement(towers, dice)
+        draw = draw_statement if sentence.source == STATEMENTS else draw_question
+        text, answer_of = draw(towers, dice)
         scene = by_id[sentence.image_id]
         assert (text, has_towers(scene)) == (sentence.text, towers)
-        assert sentence.answers == {"true" if holds(scene) else "false": 1.0}
+        assert sentence.answers == {str(answer_of(scene)).lower(): 1.0}
