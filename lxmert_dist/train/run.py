@@ -4,6 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from lxmert_dist.tracking import (
     log_curves,
     read_metrics,
 )
+from lxmert_dist.train.claim import claim
 from lxmert_dist.train.engine import PARTS, Engine, load_weights
 from lxmert_dist.train.job import Job, build
 from lxmert_dist.train.loop import Trainer
@@ -64,6 +66,7 @@ def run(config: RunConfig, world: World, launcher: str, stop: Stop | None = None
     status: Status = "FAILED"
     grace = config.checkpoint.grace_seconds
     with (
+        claim(Path(config.directory), grace) if world.is_main else nullcontext(),
         stop or Stop(grace) as stop,
         Orphan(stop),
         Watchdog(world, config.cluster.timeout_seconds, grace) as watchdog,
