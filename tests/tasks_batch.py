@@ -3,7 +3,10 @@
 import torch
 from torch import Tensor
 
-from lxmert_dist.schema import DataSpec, MicroBatch, ModelInputs, PretrainTargets
+from lxmert_dist.config.sections import ObjectivesConfig
+from lxmert_dist.schema import DataSpec, MicroBatch, ModelInputs, PairBatch, PretrainTargets
+from lxmert_dist.store.sentences import SentenceTable
+from lxmert_dist.tasks import pretraining_collate
 
 LENGTHS = torch.arange(3, 21)
 PAIRS = len(LENGTHS)
@@ -58,3 +61,19 @@ def pretraining_batch(spec: DataSpec, *, visual_mask: bool = False) -> MicroBatc
     counts |= {"masked_lm": len(words), "matching": PAIRS, "image_qa": len(questions)}
     assert min(counts.values()) > 2
     return MicroBatch(torch.arange(PAIRS), inputs, targets, counts)
+
+
+def collated(
+    sentences: SentenceTable,
+    spec: DataSpec,
+    raw: PairBatch,
+    objectives: ObjectivesConfig | None = None,
+    **arguments: object,
+) -> MicroBatch:
+    settings = {"seed": 1, "max_tokens": 9, **arguments}
+    return pretraining_collate(sentences, spec, objectives or ObjectivesConfig(), **settings)(raw)
+
+
+def pretrain_targets(batch: MicroBatch) -> PretrainTargets:
+    assert isinstance(batch.targets, PretrainTargets)
+    return batch.targets
