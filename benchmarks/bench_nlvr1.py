@@ -1,7 +1,7 @@
 """NLVR v1 with and without pretraining: sentences by people, trained on *hidden*, tested on *dev*.
 
 ``uv run benchmarks/bench_nlvr1.py --store data/nlvr1`` (made as ``configs/pretrain/nlvr1.toml``
-says) pretrains on people's sentences alone, and with statements made from the training images, and
+says) pretrains on people's sentences alone, and with what is made from the training images, and
 fine-tunes from either and from scratch, all with each seed. What has finished is not run again. It
 writes ``benchmarks/results/nlvr1.json`` and renders ``RESULTS.md``.
 """
@@ -17,7 +17,12 @@ from report import render
 
 STARTS = {
     "scratch": (),
-    "people": ('data.sources=["nlvr1"]', "train.epochs=12"),
+    "people": (
+        'data.sources=["nlvr1"]',
+        "data.curriculum=[]",
+        "train.max_steps=0",
+        "train.epochs=12",
+    ),
     "statements": (),
 }
 """What fine-tuning starts from, and what its pretraining changes in the shipped settings."""

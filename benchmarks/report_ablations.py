@@ -50,8 +50,8 @@ def nlvr1(record: dict) -> Iterable[str]:
     yield ""
     yield f"Command: `uv run {record['command']}`. Sentences by people, true or false of an image:"
     yield "trained on *hidden* (less a tenth of its sentences), tested on all 5,934 pairs of *dev*;"
-    yield "accuracy in percent. *People*: pretrained on the same sentences with all five tasks;"
-    yield "*with statements*: and on statements made from what the training images show."
+    yield "accuracy in percent. *People*: pretrained on the same sentences; *with statements*: and"
+    yield "on questions and statements made from what the training images show."
     yield ""
     yield heading(record)
     yield ""

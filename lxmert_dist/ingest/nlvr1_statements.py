@@ -70,6 +70,7 @@ _PLACES: dict[str, Callable[[set[str]], bool]] = {
     " touching the base": lambda sides: "bottom" in sides,
     " touching the corner": lambda sides: len(sides) > 1,
 }
+_ENDS = {"base": 0, "bottom": 0, "top": -1}
 _KINDS_OF_COLOURS = {"only one color": 1, "two different colors": 2, "all three colors": 3}
 
 
@@ -160,11 +161,17 @@ def has_towers(scene: Scene) -> bool:
 
 def draw_statement(towers: bool, dice: Dice) -> tuple[str, Callable[[Scene], bool]]:
     """A statement, and of which scenes (with towers, or without) it is true."""
-    what = dice.choose(("things", "boxes", "boxes", "boxes", "each"))
+    what = dice.choose(("things", "boxes", "boxes", "boxes", "each", *("ends",) * towers))
     if what == "things":
         things = _things(towers, dice)
         said, many, enough = _quantity(things.one, things.many, 4, dice)
         return _there(said, many), lambda scene: enough(sum(map(things.number, scene)))
+    if what == "ends":
+        colour, end = dice.choose(COLOUR_NAMES), dice.choose(tuple(_ENDS))
+        said, many, enough = _quantity(f"{colour} block", f"{colour} blocks", 3, dice)
+        return _there(f"{said} as the {end} of a tower", many), lambda scene: enough(
+            sum(_ends_in(box, end, colour) for box in scene)
+        )
     noun = _noun(towers, dice)
     if what == "each":
         things = _things(towers, dice)
@@ -212,15 +219,15 @@ def _quantity(
     number = 1 + dice.below(most)
     counted = dice.choose((_NUMBERS[number - 1], str(number)))
     things = one if number == 1 else many
-    match dice.choose(("a", "no", "exactly", "exactly", "at least")):
+    match dice.choose(("a", "no", "exactly", "exactly", "only", "", "", "at least", "at least")):
         case "a":
             return f"a {one}", False, lambda n: n > 0
         case "no":
             return f"no {one}", False, lambda n: n == 0
-        case "exactly":
-            return f"exactly {counted} {things}", number > 1, lambda n: n == number
-        case _:
+        case "at least":
             return f"at least {counted} {things}", number > 1, lambda n: n >= number
+        case exactly:  # which a number alone means to the people of *hidden*
+            return f"{exactly} {counted} {things}".strip(), number > 1, lambda n: n == number
 
 
 def _things(towers: bool, dice: Dice) -> _Phrase:
@@ -239,23 +246,39 @@ def _things(towers: bool, dice: Dice) -> _Phrase:
     return _Phrase(f"{named}{place}", f"{named}s{place}", holds)
 
 
+def _ends_in(box: Box, end: str, colour: str) -> bool:
+    return bool(box) and box[_ENDS[end]].colour == colour
+
+
 def _property(towers: bool, dice: Dice) -> tuple[str, Callable[[Box], bool]]:
     """What a box can have, after ``with``."""
     items = "blocks" if towers else "items"
     colour, other = dice.choose(COLOUR_NAMES), dice.choose(COLOUR_NAMES)
-    kinds = ("things", "things", "only", "colours")
+    kinds = ("things", "things", "things", "only", "both", "colours", "share")
     match dice.choose(kinds + ("end", "end", "above") * towers):
         case "only":
             return f"only {colour} {items}", lambda box: {t.colour for t in box} == {colour}
+        case "both":
+            other = dice.choose([one for one in COLOUR_NAMES if one != colour])
+            text = f"only {colour} and {other} {items}"
+            return text, lambda box: {t.colour for t in box} == {colour, other}
+        case "share":
+            number = 1 + dice.below(4)
+            part = 1 + dice.below(number)
+            whole = f"{number} {items if number > 1 else items[:-1]}"
+            text = f"{whole} of which {part} {'is' if part == 1 else 'are'} {colour}"
+            return (
+                text,
+                lambda box: (len(box), sum(t.colour == colour for t in box)) == (number, part),
+            )
         case "colours":
             named = dice.choose(tuple(_KINDS_OF_COLOURS))
             number = _KINDS_OF_COLOURS[named]
             return f"{items} of {named}", lambda box: len({t.colour for t in box}) == number
         case "end":
-            end = dice.choose(("base", "bottom", "top"))
-            place = -1 if end == "top" else 0
-            text = f"a {colour} block at the {end}"
-            return text, lambda box: bool(box) and box[place].colour == colour
+            end, where = dice.choose(tuple(_ENDS)), dice.choose(("at", "as"))
+            text = f"a {colour} block {where} the {end}"
+            return text, lambda box: _ends_in(box, end, colour)
         case "above":
             word = dice.choose(("on", "over", "above", "below", "under"))
             low, high = (colour, other) if word in ("below", "under") else (other, colour)
