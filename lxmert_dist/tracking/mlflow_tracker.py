@@ -113,7 +113,9 @@ class MlflowTracker:
 
     def log_params(self, params: Mapping[str, Scalar]) -> None:
         """Queue the settings; one that changed since an earlier start is reported, not logged."""
-        texts = {key: redact_param(key, value)[:6000] for key, value in params.items()}
+        texts = {
+            _NO_NAME.sub("-", key): redact_param(key, value)[:6000] for key, value in params.items()
+        }
 
         def send(client: Any, run_id: str) -> None:
             from mlflow.entities import Param

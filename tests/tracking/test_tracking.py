@@ -50,6 +50,7 @@ def track(
 def test_a_run_is_logged_and_continued(client, tmp_path):
     first = track(tmp_path)
     first.log_params({"train.epochs": 2, "data.store": "s3://me:secret@host/x", "api_key": "abc"})
+    first.log_params({"references.true, always": 55.31})  # MLflow takes no comma in a name
     first.log_text("a = 1", "config.toml")
     first.log_text("<svg>s3://me:secret@host</svg>", "plots/losses.svg")
     for step in (1, 2, 3):
@@ -66,6 +67,7 @@ def test_a_run_is_logged_and_continued(client, tmp_path):
     assert run.info.run_name == "a run"
     assert run.data.tags["launcher"] == "process"
     assert run.data.params["train.epochs"] == "2"
+    assert run.data.params["references.true- always"] == "55.31"
     assert "secret" not in str(run.data.params)
     assert "abc" not in str(run.data.params)
     history = client.get_metric_history(first.run_id, "train/loss")
