@@ -22,6 +22,11 @@ STARTS = {
         "data.curriculum=[]",
         "train.max_steps=0",
         "train.epochs=12",
+        "objectives.mismatch_rate=0.5",  # and all else that is for counting, as published
+        "objectives.matching_weight=1.0",
+        "objectives.image_qa_weight=1.0",
+        "objectives.token_mask_rate=0.15",
+        "objectives.object_mask_rate=0.15",
     ),
     "statements": (),
 }
