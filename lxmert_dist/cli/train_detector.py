@@ -56,13 +56,13 @@ def _train(arguments: argparse.Namespace) -> None:
         print(dump_toml(config), end="")  # noqa: T201
         return
     try:
-        from lxmert_dist.detect.training import DetectorTrainer, check_images
+        from lxmert_dist.detect.training import check_images
     except ImportError as error:
         raise DataError(
             f"training a detector needs {error.name}: pip install 'lxmert_dist[detect]'"
         ) from error
     from lxmert_dist.tracking import ui_command
-    from lxmert_dist.train.stop import Stop
+    from lxmert_dist.train.claim import claim
 
     directory = arguments.out or Path("runs") / "detector" / arguments.config.stem
     images, held_out = (
@@ -71,6 +71,22 @@ def _train(arguments: argparse.Namespace) -> None:
     )
     check_images(images)
     check_images(held_out)
+    with claim(directory, _GRACE_SECONDS):
+        _train_in(directory, config, images, held_out)
+    print(f"detector: {directory}")  # noqa: T201
+    if config.tracking.mlflow:
+        print(f"curves:   {ui_command(config.tracking, directory)}")  # noqa: T201
+
+
+def _train_in(
+    directory: Path,
+    config: TrainableDetectorConfig,
+    images: "list[LabelledImage]",
+    held_out: "list[LabelledImage]",
+) -> None:
+    from lxmert_dist.detect.training import DetectorTrainer
+    from lxmert_dist.train.stop import Stop
+
     trainer = DetectorTrainer(config, images)
     going_on = (directory / STATE).is_file()
     if going_on:
@@ -90,9 +106,6 @@ def _train(arguments: argparse.Namespace) -> None:
             raise
         finally:
             tracker.close(status)
-    print(f"detector: {directory}")  # noqa: T201
-    if config.tracking.mlflow:
-        print(f"curves:   {ui_command(config.tracking, directory)}")  # noqa: T201
 
 
 def _tracker(

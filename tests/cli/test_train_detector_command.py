@@ -14,6 +14,7 @@ from lxmert_dist.detect import load_detector
 from lxmert_dist.detect.training import DetectorTrainer
 from lxmert_dist.store import open_store
 from lxmert_dist.tracking import read_metrics
+from lxmert_dist.train.claim import claim
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "detector"
@@ -72,6 +73,15 @@ def test_it_leaves_a_detector_that_prepare_takes(command, few_images, tmp_path):
     code, said = command("--out", out)  # nothing is left
     assert code == 0
     assert "step 4 of 4" in said
+
+
+def test_a_directory_in_use_is_refused(command, few_images, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_detector, "_GRACE_SECONDS", 0)
+    with claim(tmp_path, 0):
+        code, said = command("--out", tmp_path)
+    assert code == 1
+    assert f"error: {tmp_path}: process {os.getpid()} of" in said
+    assert [file.name for file in tmp_path.iterdir()] == ["in_use"]
 
 
 def test_sigterm_leaves_a_detector_and_the_same_command_goes_on(
