@@ -14,10 +14,8 @@ Where room is short, the object goes that is needed last (Belady); one that is o
 (its job is gone, say) is expected to stay away as long again.
 """
 
-import fcntl
 import logging
 import os
-import random
 import re
 import shutil
 import tempfile
@@ -29,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lxmert_dist.errors import CorruptObjectError, StoreError
+from lxmert_dist.locks import is_at, lock_file
 from lxmert_dist.store.chunks import fill_from_file
 from lxmert_dist.store.manifest import ChunkEntry
 
@@ -46,7 +45,6 @@ FREE_SHARE = 1 / 32
 
 _PART = ".part"
 _OURS = re.compile(r"[0-9a-f]{64}(\.part)?")
-_POLL_S = (0.01, 0.05)
 _COUNTED = ("hits", "misses", "damaged", "evicted")
 _log = logging.getLogger(__name__)
 
@@ -163,7 +161,7 @@ class DiskCache:
         if not self._keeping:
             return None
         try:
-            part = _lock(self._part(entry), self._patience_s)
+            part = lock_file(self._part(entry), self._patience_s)
             if part is not None:
                 os.ftruncate(part, 0)
         except OSError as error:
@@ -239,7 +237,7 @@ class DiskCache:
         for path in self._directory.iterdir():
             if not _OURS.fullmatch(path.name):
                 continue
-            if path.suffix == _PART and (left := _lock(path, 0.0)) is not None:
+            if path.suffix == _PART and (left := lock_file(path, 0.0)) is not None:
                 _remove(left, path)
                 os.close(left)
                 continue
@@ -251,7 +249,7 @@ class DiskCache:
     @contextmanager
     def _making_room(self) -> Iterator[bool]:
         """Keep the other processes and threads from making room; False where one takes too long."""
-        lock = _lock(self._directory / ".lock", self._patience_s)
+        lock = lock_file(self._directory / ".lock", self._patience_s)
         try:
             yield lock is not None
         finally:
@@ -266,38 +264,8 @@ class DiskCache:
             self.counts[name] += 1
 
 
-def _lock(path: Path, patience_s: float) -> int | None:
-    """A descriptor of the file at ``path``, made if need be, locked until it is closed.
-
-    None where somebody else has it locked for longer than ``patience_s``.
-    """
-    until = time.monotonic() + patience_s
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(descriptor, path):
-                return descriptor
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                os.close(descriptor)
-                return None
-            time.sleep(random.uniform(*_POLL_S))
-        except OSError:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
 def _remove(descriptor: int, path: Path) -> None:
     """Delete the file at ``path``, if it still is the one that is locked."""
     with suppress(OSError):
-        if _is_at(descriptor, path):
+        if is_at(descriptor, path):
             path.unlink()
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False

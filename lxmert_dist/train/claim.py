@@ -1,20 +1,17 @@
 """One command at a time in a run's directory."""
 
 import errno
-import fcntl
 import os
 import socket
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 from lxmert_dist.errors import CheckpointError, unwritable
+from lxmert_dist.locks import lock_file
 
 _FILE = "in_use"
-_LOOK_SECONDS = 0.2
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 """What a file system without locks answers; two commands are not told apart there."""
 
@@ -33,39 +30,36 @@ def claim(directory: Path, patience_s: float) -> Iterator[None]:
     Raises:
         CheckpointError: it did not end, or the directory cannot be written.
     """
-    with ExitStack() as stack:
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context((directory / _FILE).open("a+", encoding="utf-8"))
-            _lock(file, directory, patience_s)
-            file.truncate(0)
-            file.write(f"process {os.getpid()} of {socket.gethostname()}")
-            file.flush()
-        except OSError as error:
-            raise CheckpointError(unwritable(directory, error)) from None
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = _hold(directory / _FILE, patience_s)
+    except OSError as error:
+        raise CheckpointError(unwritable(directory, error)) from None
+    try:
         yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
-def _lock(file: TextIO, directory: Path, patience_s: float) -> None:
-    deadline = time.monotonic() + patience_s
+def _hold(path: Path, patience_s: float) -> int | None:
+    """The descriptor that has the file locked; None where there are no locks."""
     other = ""
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not other:
-                file.seek(0)
-                other = file.read() or "another process"
-                print(f"{directory}: waiting for {other} to end", file=sys.stderr)  # noqa: T201
-            if time.monotonic() > deadline:
-                raise CheckpointError(
-                    f"{directory}: {other} trains here; wait for it, end it, or set directory "
-                    "to another one"
-                ) from None
-            time.sleep(_LOOK_SECONDS)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            return
-        else:
-            return
+    try:
+        descriptor = lock_file(path, 0)
+        if descriptor is None:
+            other = path.read_text("utf-8") or "another process"
+            print(f"{path.parent}: waiting for {other} to end", file=sys.stderr)  # noqa: T201
+            descriptor = lock_file(path, patience_s)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return None
+        raise
+    if descriptor is None:
+        raise CheckpointError(
+            f"{path.parent}: {other} trains here; wait for it, end it, or set directory to "
+            "another one"
+        )
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} of {socket.gethostname()}".encode())
+    return descriptor
