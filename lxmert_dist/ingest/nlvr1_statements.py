@@ -22,7 +22,8 @@ QUESTIONS = "questions"
 """The sources of what is made."""
 COLOUR_NAMES = tuple(COLOURS.values())
 _NUMBERS = ("one", "two", "three", "four", "five", "six", "seven")
-ANSWERS = ("false", "true", *map(str, range(1 + len(_NUMBERS))))
+TRUTHS = ("false", "true")
+ANSWERS = (*TRUTHS, *map(str, range(1 + len(_NUMBERS))))
 """Of statements, and of questions: what people count goes up to seven."""
 
 
@@ -118,8 +119,7 @@ def made_sentences(
         text, answer_of = draw(towers, dice)
         places: dict[str, list[int]] = {}
         for place, scene in enumerate(scenes):
-            answer = str(answer_of(scene)).lower()
-            if kinds[place] is towers and answer in ANSWERS:
+            if kinds[place] is towers and (answer := str(answer_of(scene)).lower()) in ANSWERS:
                 places.setdefault(answer, []).append(place)
         for answer, place in _alternating(places, each, dice):
             image_id = images[place * ORDERS + dice.below(ORDERS)].image_id

@@ -12,7 +12,12 @@ from lxmert_dist import keyed
 from lxmert_dist.errors import ConfigError
 from lxmert_dist.ingest.build import build_store
 from lxmert_dist.ingest.nlvr1 import SHAPES, read_nlvr1, read_nlvr1_sentences
-from lxmert_dist.ingest.nlvr1_statements import ANSWERS, COLOUR_NAMES, made_sentences
+from lxmert_dist.ingest.nlvr1_statements import (
+    ANSWERS,
+    COLOUR_NAMES,
+    TRUTHS,
+    made_sentences,
+)
 from lxmert_dist.ingest.source import RawSplit
 from lxmert_dist.ingest.tokenizer import save_tokenizer
 from lxmert_dist.schema import Detector
@@ -91,7 +96,7 @@ def prepare_nlvr1(
             splits,
             detector=detector,
             tokenizer_dir=directory,
-            answers=ANSWERS if num_statements else ANSWERS[:2],
+            answers=ANSWERS if num_statements else TRUTHS,
             seed=seed,
             info={
                 "dataset": "NLVR v1",

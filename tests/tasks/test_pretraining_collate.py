@@ -9,12 +9,7 @@ import torch
 
 from lxmert_dist.config.sections import ObjectivesConfig
 from lxmert_dist.errors import ConfigError
-from lxmert_dist.schema import (
-    IGNORED,
-    DataSpec,
-    MicroBatch,
-    PairBatch,
-)
+from lxmert_dist.schema import IGNORED, DataSpec, MicroBatch, PairBatch
 from lxmert_dist.store.sentences import SentenceTable
 from lxmert_dist.tasks import pretraining_collate
 from tasks_batch import collated, pretrain_targets
